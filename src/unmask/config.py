@@ -1,0 +1,299 @@
+"""The config: read, held to its schema and to our own checks, and turned into the cells of the benchmark.
+
+Every mistake is a `UserError`: one sentence that names the key, what is wrong and what would be right.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from unmask import registry
+from unmask.errors import UserError
+
+SCHEMA = json.loads(Path(__file__).with_name("config.schema.json").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True, order=True)
+class ModelId:
+    """An encoder fine-tuned on a domain with one pair of seeds."""
+
+    domain: str
+    encoder: str
+    pretrain_seed: int
+    finetune_seed: int
+
+    @property
+    def seeds(self) -> str:
+        """The seeds as they stand in paths, `p0f0`."""
+        return f"p{self.pretrain_seed}f{self.finetune_seed}"
+
+    @property
+    def folder(self) -> str:
+        """Where the model's results lie below a stage's folder."""
+        return f"{self.domain}/{self.encoder}/{self.seeds}"
+
+
+@dataclass(frozen=True)
+class ExplainerSpec:
+    """An entry of a group: a plug-in, the removal it perturbs with (None where it removes nothing), its options."""
+
+    name: str
+    plugin: registry.Plugin
+    removal: str | None
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """A metric, its options, and how many of the explained images it scores (None = all)."""
+
+    name: str
+    plugin: registry.Plugin
+    options: dict[str, Any]
+    images: int | None
+
+
+class Config:
+    """A checked config. `config["section"]` gives a section with every default filled in."""
+
+    def __init__(self, data: dict[str, Any]):
+        self.data = _with_defaults(data)
+        _check(self)
+
+    def __getitem__(self, key: str) -> Any:
+        return self.data[key]
+
+    @property
+    def results(self) -> Path:
+        """The folder of all results."""
+        return Path(self["results"])
+
+    @property
+    def plugins(self) -> list[str]:
+        """Paths of the user's own plug-in files."""
+        return self["plugins"]
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """Explainer entries by group; a group is one process per model."""
+        return self["explain"]["groups"]
+
+    @cached_property
+    def models(self) -> list[ModelId]:
+        """Every model, in config order."""
+        seeds = self["seeds"]
+        return [ModelId(domain, encoder, p, f) for domain in self["domains"] for encoder in self["encoders"]
+                for p in seeds["pretrain"] for f in seeds["finetune"]]  # fmt: skip
+
+    @property
+    def pretrained(self) -> list[str]:
+        """Encoders that a pretraining job makes."""
+        return [name for name, spec in self["encoders"].items() if spec["method"] != "scratch"]
+
+    def domain(self, name: str) -> tuple[registry.Plugin, dict[str, Any]]:
+        """A domain's plug-in and its options, defaults filled in."""
+        spec = dict(self["domains"][name] or {})
+        plugin = registry.find("domains", spec.pop("plugin", name), self.plugins, f"domains.{name}")
+        return plugin, {**plugin.options, **spec}
+
+    def explainer(self, entry: str, where: str = "explain.groups") -> ExplainerSpec:
+        """Read an entry, `rise` or `rise@mask_token` (the explainer with another removal than its default)."""
+        name, _, removal = entry.partition("@")
+        plugin = registry.find("explainers", name, self.plugins, where)
+        default = plugin.meta.get("removal")
+        if removal:
+            registry.find("removals", removal, self.plugins, f"{where}: '{entry}'")
+            if default is None:
+                raise UserError(f"{where}: '{entry}' names a removal, but {name} removes nothing; write '{name}'")
+        given = self["explain"]["options"].get(entry, self["explain"]["options"].get(name, {}))
+        return ExplainerSpec(entry, plugin, removal or default, {**plugin.options, **given})
+
+    def metric(self, name: str) -> MetricSpec:
+        """A metric with its options; the option `images` limits it to the first so many explained images."""
+        plugin = registry.find("metrics", name, self.plugins, "score.metrics")
+        given = dict(self["score"]["options"].get(name, {}))
+        images = given.pop("images", None)
+        return MetricSpec(name, plugin, {**plugin.options, **given}, images)
+
+    def mask_ratio(self, encoder: str) -> float | None:
+        """The effective mask ratio: cells are masked whole and their number is rounded up, as in SimMIM."""
+        spec = self["encoders"][encoder]
+        if spec["method"] == "scratch":
+            return None
+        cells = (self["image"]["size"] // self["pretrain"]["mask_cell"]) ** 2
+        return masked_cells(cells, spec["mask_ratio"]) / cells
+
+
+def masked_cells(cells: int, ratio: float) -> int:
+    """How many of `cells` a nominal ratio masks: `ceil(cells * ratio)`, as in SimMIM's generator."""
+    return math.ceil(cells * ratio)
+
+
+def load(path: str | Path) -> Config:
+    """Read and check a YAML (or JSON) config file."""
+    import yaml
+
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"config file '{path}' does not exist; config.yaml is the default benchmark") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"config file '{path}' is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"config file '{path}' must hold keys and values, such as `seed: 0`")
+    return Config(data)
+
+
+def _with_defaults(data: dict[str, Any]) -> dict[str, Any]:
+    from jsonschema import Draft202012Validator
+
+    validator = Draft202012Validator(SCHEMA)
+    error = next(iter(sorted(validator.iter_errors(data), key=lambda e: (len(e.absolute_path), str(e.path)))), None)
+    if error is not None:
+        raise UserError(_sentence(error))
+    data = copy.deepcopy(data)
+    _fill(data, SCHEMA)
+    return data
+
+
+def _fill(data: dict[str, Any], schema: dict[str, Any]) -> None:
+    for key, sub in schema.get("properties", {}).items():
+        if "$ref" in sub:
+            sub = SCHEMA["$defs"][sub["$ref"].rsplit("/", 1)[1]]
+        if key not in data and "default" in sub:
+            data[key] = copy.deepcopy(sub["default"])
+        if isinstance(data.get(key), dict):
+            _fill(data[key], sub)
+
+
+def _sentence(error: Any) -> str:
+    """A schema error in our words, without the schema."""
+    where = ".".join(str(part) for part in error.absolute_path) or "config"
+    if error.validator == "additionalProperties":
+        known = error.schema["properties"]
+        unknown = next(key for key in error.instance if key not in known)
+        return f"{where}: unknown key '{unknown}'; {registry.suggest(unknown, known)}"
+    if error.validator == "required":
+        missing = next(key for key in error.validator_value if key not in error.instance)
+        return f"{where}: the key '{missing}' is missing"
+    if error.validator in ("minItems", "minProperties"):
+        return f"{where}: must not be empty"
+    if error.validator == "uniqueItems":
+        return f"{where}: names something twice; list each once"
+    if error.validator == "pattern":
+        return f"{where}: '{error.instance}' is not a name; use letters, digits, '_' and '-'"
+    if error.validator == "type":
+        wanted = error.validator_value if isinstance(error.validator_value, str) else " or ".join(error.validator_value)
+        return f"{where}: {error.instance!r} is not of type {wanted}"
+    if error.validator == "enum":
+        return f"{where}: '{error.instance}' is not allowed; {registry.suggest(error.instance, map(str, error.validator_value))}"
+    return f"{where}: {error.message}"
+
+
+def _check(config: Config) -> None:
+    _check_sizes(config)
+    _check_encoders(config)
+    _check_domains(config)
+    _check_explainers(config)
+    _check_metrics(config)
+    low, high = config["pretrain"]["crop_scale"]
+    if low > high:
+        raise UserError(f"pretrain.crop_scale: [{low}, {high}] is not a range; write the smaller share first")
+
+
+def _check_sizes(config: Config) -> None:
+    size, patch, cell = config["image"]["size"], config["image"]["patch"], config["pretrain"]["mask_cell"]
+    if size % patch:
+        raise UserError(f"image.size: {size} is not a multiple of image.patch {patch}; try {size // patch * patch or patch}")
+    if cell % patch:
+        raise UserError(f"pretrain.mask_cell: {cell} is not a multiple of image.patch {patch}; try {max(1, cell // patch) * patch}")
+    if size % cell:
+        raise UserError(f"image.size: {size} is not a multiple of pretrain.mask_cell {cell}")
+    width, heads = config["model"]["width"], config["model"]["heads"]
+    if width % heads:
+        raise UserError(f"model.width: {width} is not a multiple of model.heads {heads}")
+
+
+def _check_encoders(config: Config) -> None:
+    cells = (config["image"]["size"] // config["pretrain"]["mask_cell"]) ** 2
+    seen: dict[float, str] = {}
+    for name, spec in config["encoders"].items():
+        where = f"encoders.{name}"
+        if spec["method"] == "scratch":
+            if "mask_ratio" in spec:
+                raise UserError(f"{where}.mask_ratio: an encoder trained from scratch has no mask; remove the key")
+            continue
+        if "mask_ratio" not in spec:
+            raise UserError(f"{where}: the key 'mask_ratio' is missing; give a share between 0 and 1, such as 0.6")
+        ratio = config.mask_ratio(name)
+        if ratio == 1:
+            raise UserError(f"{where}.mask_ratio: {spec['mask_ratio']} masks all {cells} cells of an image, since cells are "
+                            f"rounded up; the largest possible is {math.floor((cells - 1) / cells * 1000) / 1000}")  # fmt: skip
+        if ratio in seen:
+            raise UserError(f"{where}.mask_ratio: {spec['mask_ratio']} has the effective ratio {ratio:.4g} (of {cells} cells), "
+                            f"the same as encoders.{seen[ratio]}; choose ratios that differ by {1 / cells:.4g} or more")  # fmt: skip
+        seen[ratio] = name
+
+
+def _check_options(given: dict[str, Any], plugin: registry.Plugin, where: str) -> None:
+    for key, value in given.items():
+        if key not in plugin.options:
+            raise UserError(f"{where}: unknown option '{key}'; {registry.suggest(key, plugin.options)}")
+        default = plugin.options[key]
+        number = isinstance(default, (int, float)) and not isinstance(default, bool)
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) if number else isinstance(value, type(default))
+        if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, float):
+            fits = False
+        if default is not None and not fits:
+            raise UserError(f"{where}.{key}: {value!r} is not of type {type(default).__name__} (default: {default!r})")
+        low, high = plugin.meta.get("ranges", {}).get(key, (None, None))
+        if (low is not None and value < low) or (high is not None and value > high):
+            raise UserError(f"{where}.{key}: {value!r} is outside {low} to {'any' if high is None else high}")
+
+
+def _check_domains(config: Config) -> None:
+    for name, spec in config["domains"].items():
+        plugin, options = config.domain(name)
+        _check_options({k: v for k, v in (spec or {}).items() if k != "plugin"}, plugin, f"domains.{name}")
+        for key in plugin.meta.get("folders", []):
+            folder = options.get(key)
+            if not folder and key in plugin.meta.get("optional", []):
+                continue
+            if not folder or not Path(folder).is_dir():
+                raise UserError(f"domains.{name}.{key}: the folder '{folder}' does not exist; give the folder that holds the images")
+
+
+def _check_explainers(config: Config) -> None:
+    seen: dict[str, str] = {}
+    for group, entries in config.groups.items():
+        for entry in entries:
+            where = f"explain.groups.{group}"
+            spec = config.explainer(entry, where)
+            if entry in seen:
+                raise UserError(f"{where}: '{entry}' is in the group '{seen[entry]}' already; list each explainer once")
+            seen[entry] = group
+            _check_options({k: v for k, v in spec.options.items() if k not in spec.plugin.options}, spec.plugin,
+                           f"explain.options.{entry}")  # fmt: skip
+    for name, given in config["explain"]["options"].items():
+        plugin = registry.find("explainers", name.partition("@")[0], config.plugins, "explain.options")
+        _check_options(given, plugin, f"explain.options.{name}")
+
+
+def _check_metrics(config: Config) -> None:
+    for name in config["score"]["metrics"]:
+        config.metric(name)
+    for name in config["score"]["removals"]:
+        registry.find("removals", name, config.plugins, "score.removals")
+    for name, given in config["score"]["options"].items():
+        plugin = registry.find("metrics", name, config.plugins, "score.options")
+        images = given.get("images", 1)
+        if not isinstance(images, int) or isinstance(images, bool) or images < 1:
+            raise UserError(f"score.options.{name}.images: {images!r} is not a number of images; give 1 or more")
+        _check_options({k: v for k, v in given.items() if k != "images"}, plugin, f"score.options.{name}")

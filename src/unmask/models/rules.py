@@ -1,0 +1,65 @@
+"""What explainers must know of an architecture, in one table: hook layer, attention row, grid.
+
+Keys are (arch, pooling). Why these layers: with a class token the patch tokens of the last block's output are off the
+decision's path, so a CAM there is silently all zero, and the last block's first norm is hooked; with mean pooling
+that place is live but below chance (AUROC .36-.43 on a planted patch), and the last block's output finds it (.99).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from unmask.models.vit import Classifier
+
+_CAM_LAYER = {
+    ("vit", "avg"): lambda model: model.backbone.blocks[-1],
+    ("vit", "token"): lambda model: model.backbone.blocks[-1].norm1,
+}
+
+
+def cam_layer(model: Classifier) -> nn.Module:
+    """The module whose output is the activation of CAM methods."""
+    return _CAM_LAYER[model.arch, model.pooling](model)
+
+
+def tokens_to_grid(model: Classifier, tokens: torch.Tensor) -> torch.Tensor:
+    """Patch tokens of [N, prefix + gh * gw, D] as [N, D, gh, gw]."""
+    height, width = model.grid
+    return tokens[:, model.prefix :].transpose(1, 2).reshape(len(tokens), -1, height, width)
+
+
+def decision_row(model: Classifier, matrix: torch.Tensor) -> torch.Tensor:
+    """What the decision reads of a token-to-token matrix [N, T, T] (row = query), as [N, gh, gw].
+
+    The class token's row where there is one, else the mean over the patch queries (mean pooling reads them all).
+    """
+    prefix = model.prefix
+    rows = matrix[:, 0, prefix:] if model.pooling == "token" else matrix[:, prefix:, prefix:].mean(1)
+    return rows.reshape(len(matrix), *model.grid)
+
+
+@contextmanager
+def attention_maps(model: Classifier) -> Iterator[list[torch.Tensor]]:
+    """Collect the softmaxed attention of every block, [N, heads, T, T] in block order, of passes inside the block.
+
+    timm's fused attention never forms the matrix, so it is switched off inside (per block: the global switch only
+    reaches models built later) and back on after.
+    """
+    maps: list[torch.Tensor] = []
+    blocks = model.backbone.blocks
+    fused = [block.attn.fused_attn for block in blocks]
+    handles = []
+    try:
+        for block in blocks:
+            block.attn.fused_attn = False
+            handles.append(block.attn.attn_drop.register_forward_hook(lambda module, inputs, output: maps.append(output)))
+        yield maps
+    finally:
+        for block, was in zip(blocks, fused, strict=True):
+            block.attn.fused_attn = was
+        for handle in handles:
+            handle.remove()
