@@ -1,0 +1,187 @@
+"""Stage 1: a domain's images, labels and evidence masks in three splits, and the pool of images to pretrain on.
+
+The plug-in makes or reads the images; this module holds them to the contract, writes them and says what they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unmask import digest, files, registry, seeds
+from unmask.config import Config
+from unmask.errors import UserError
+from unmask.layout import Layout
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from unmask.domains import Split, Splits
+
+SPLITS = ("train", "val", "test")
+
+
+def settings(config: Config, *, domain: str | None = None, pool: bool = False) -> dict[str, Any]:
+    """What the job's result depends on: options, seed, code, versions and the state of the folders it reads."""
+    if pool:
+        return {"domains": list(config["domains"]), "code": digest.code("unmask.data"),
+                "versions": digest.versions("numpy", "safetensors")}  # fmt: skip
+    plugin, options = _plugin(config, domain)
+    folders = {key: _listing(options[key]) for key in plugin.meta.get("folders", []) if options[key]}
+    return {
+        "plugin": plugin.id, "options": options, "folders": folders,
+        "size": config["image"]["size"], "seed": config["seed"],
+        "code": digest.code("unmask.data", plugin.path),
+        "versions": digest.versions("matplotlib", "numpy", "pillow", "safetensors", "scikit-image"),
+    }  # fmt: skip
+
+
+def run(config: Config, *, domain: str | None = None, pool: bool = False) -> None:
+    """Write one domain's files, or with `pool` the join of all domains' train and unlabelled images."""
+    if pool:
+        _write_pool(config)
+    else:
+        _write_domain(config, domain)
+
+
+def _plugin(config: Config, domain: str | None) -> tuple[registry.Plugin, dict[str, Any]]:
+    if domain not in config["domains"]:
+        raise UserError(f"domains: '{domain}' is not in the config; {registry.suggest(str(domain), config['domains'])}")
+    return config.domain(domain)
+
+
+def _listing(folder: str) -> str:
+    """A digest of a folder's files by name, size and time of change."""
+    found = []
+    for root, _, names in os.walk(folder):
+        for name in names:
+            path = Path(root, name)
+            state = path.stat()
+            found.append((path.relative_to(folder).as_posix(), state.st_size, state.st_mtime_ns))
+    return digest.of(sorted(found))
+
+
+def _write_domain(config: Config, domain: str | None) -> None:
+    from unmask.figures.preview import draw
+
+    plugin, options = _plugin(config, domain)
+    size = config["image"]["size"]
+    splits = plugin.load().build(options, size=size, seed=seeds.derive(config["seed"], "data", domain))
+    check(splits, size, f"domains.{domain}")
+    folder = Layout(config.results).domain(domain)
+    (folder / "card.json").unlink(missing_ok=True)  # written last: where it stands, the files belong together
+    for name in SPLITS:
+        split = getattr(splits, name)
+        files.write_arrays(folder / f"{name}.safetensors", _arrays(split))
+        files.write_table(folder / f"{name}.csv", _table(split, splits.classes))
+    files.write_arrays(folder / "unlabelled.safetensors", {"images": splits.unlabelled})
+    with files.atomic(folder / "preview.png") as temporary:
+        draw(splits.train, splits.classes, temporary)
+    card = {"domain": domain, "plugin": plugin.id, "summary": plugin.meta["summary"], **_card(splits),
+            "options": options, "seed": config["seed"]}  # fmt: skip
+    files.write_json(folder / "card.json", card)
+
+
+def _write_pool(config: Config) -> None:
+    import numpy as np
+    import pandas as pd
+
+    layout, parts, rows = Layout(config.results), [], []
+    for domain in config["domains"]:
+        for source in ("train", "unlabelled"):  # never val or test
+            images = files.read_arrays(layout.domain(domain) / f"{source}.safetensors")["images"]
+            parts.append(images)
+            rows.append({"domain": domain, "source": source, "count": len(images)})
+    sizes = {part.shape[1:] for part in parts}
+    if len(sizes) > 1:
+        raise UserError(f"{layout.pool.parent}: the domains' images differ in size; run `unmask data` for each again")
+    files.write_table(layout.pool.with_suffix(".csv"), pd.DataFrame(rows))
+    files.write_arrays(layout.pool, {"images": np.concatenate(parts)})
+
+
+def _arrays(split: Split) -> dict[str, np.ndarray]:
+    return {"images": split.images, "labels": split.labels, "masks": split.masks, "shortcut": split.shortcut}
+
+
+def _table(split: Split, classes: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame({
+        "image_id": split.ids, "label": split.labels, "class": [classes[label] for label in split.labels],
+        "group": split.groups, "evidence_fraction": split.masks.mean((1, 2)),
+    })  # fmt: skip
+
+
+def _card(splits: Splits) -> dict[str, Any]:
+    """The numbers of the card: counts, evidence area per class over all splits, and a hash of every array."""
+    import numpy as np
+
+    parts = {name: getattr(splits, name) for name in SPLITS}
+    labels = np.concatenate([part.labels for part in parts.values()])
+    areas = np.concatenate([part.masks.mean((1, 2)) for part in parts.values()])
+    evidence = {}
+    for label, name in enumerate(splits.classes):
+        area = areas[(labels == label) & (areas > 0)]
+        evidence[name] = {"images": len(area)} | (
+            {"mean": float(area.mean()), "min": float(area.min()), "max": float(area.max())} if len(area) else {}
+        )
+    return {
+        "classes": splits.classes,
+        "size": splits.train.images.shape[1],
+        "counts": {name: dict(zip(splits.classes, np.bincount(part.labels, minlength=len(splits.classes)).tolist(),
+                                  strict=True)) for name, part in parts.items()},
+        "unlabelled": len(splits.unlabelled),
+        "evidence": evidence,
+        "shortcut": {name: int(part.shortcut.any((1, 2)).sum()) for name, part in parts.items()},
+        "origin": splits.origin,
+        "sha256": _sha256(splits),
+    }  # fmt: skip
+
+
+def _sha256(splits: Splits) -> str:
+    arrays = {f"{name}/{key}": array for name in SPLITS for key, array in _arrays(getattr(splits, name)).items()}
+    state = hashlib.sha256()
+    for name, array in {**arrays, "unlabelled/images": splits.unlabelled}.items():
+        state.update(f"{name}{array.dtype}{array.shape}".encode())
+        state.update(array.tobytes())
+    return state.hexdigest()
+
+
+def check(splits: Splits, size: int, where: str) -> None:
+    """Hold what a plug-in returned to the contract of `unmask.domains`; raises `UserError` naming the first breach."""
+    if len(splits.classes) < 2 or len(set(splits.classes)) != len(splits.classes):
+        raise UserError(f"{where}: the plug-in gave the classes {splits.classes}; give two or more different names")
+    image = (size, size, 3)
+    _expect(splits.unlabelled, "uint8", (len(splits.unlabelled), *image), f"{where}: unlabelled images")
+    ids: set[str] = set()
+    groups: dict[str, str] = {}
+    for name in SPLITS:
+        split, at = getattr(splits, name), f"{where}: {name}"
+        n = len(split.images)
+        _expect(split.images, "uint8", (n, *image), f"{at} images")
+        _expect(split.labels, "int64", (n,), f"{at} labels")
+        _expect(split.masks, "bool", (n, size, size), f"{at} masks")
+        _expect(split.shortcut, "bool", (n, size, size), f"{at} shortcut")
+        absent = [c for i, c in enumerate(splits.classes) if not (split.labels == i).any()]
+        if absent:
+            raise UserError(f"{at} has no image of class {', '.join(absent)}; every split needs every class")
+        if split.labels.min() < 0 or split.labels.max() >= len(splits.classes):
+            raise UserError(f"{at} labels are outside 0 to {len(splits.classes) - 1}, the indices of the classes")
+        if len(split.ids) != n or len(split.groups) != n:
+            raise UserError(f"{at} has {n} images but {len(split.ids)} ids and {len(split.groups)} groups; "
+                            "give one each")  # fmt: skip
+        twice = ids.intersection(split.ids) or len(set(split.ids)) != n
+        if twice:
+            raise UserError(f"{at} has an image id that occurs twice; ids must be unique over the splits")
+        ids.update(split.ids)
+        for group in split.groups:
+            if groups.setdefault(group, name) != name:
+                raise UserError(f"{at}: the group '{group}' is also in {groups[group]}; a group belongs to one split")
+
+
+def _expect(array: np.ndarray, dtype: str, shape: tuple[int, ...], what: str) -> None:
+    if str(array.dtype) != dtype or array.shape != shape:
+        raise UserError(f"{what} are {array.dtype} {list(array.shape)}; they must be {dtype} {list(shape)}")
