@@ -1,1 +1,1 @@
-"""The networks: the classifier that is explained, SimMIM around its backbone, checkpoints, and per-architecture rules."""
+"""The networks: the classifier that is explained, SimMIM around its backbone, checkpoints, architecture rules."""

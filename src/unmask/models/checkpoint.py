@@ -37,10 +37,16 @@ def load_into(module: torch.nn.Module, state: dict[str, torch.Tensor], path: str
     own = module.state_dict()
     missing = [k for k in own if k not in state]
     extra = [k for k in state if k not in own]
-    shapes = [f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}" for k in own if k in state
-              and own[k].shape != state[k].shape]  # fmt: skip
-    problems = [f"{what} {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}"
-                for what, keys in (("lacks", missing), ("has unknown", extra), ("has shapes", shapes)) if keys]  # fmt: skip
+    shapes = [
+        f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
+        for k in own
+        if k in state and own[k].shape != state[k].shape
+    ]
+    problems = [
+        f"{what} {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}"
+        for what, keys in (("lacks", missing), ("has unknown", extra), ("has shapes", shapes))
+        if keys
+    ]
     if problems:
         raise UserError(f"{path} does not fit the architecture in its side-car: it {'; it '.join(problems)}")
     module.load_state_dict(state)
@@ -53,7 +59,9 @@ def load_classifier(path: str | Path, device: torch.device | str = "cpu") -> tup
     try:
         model = Classifier(**sidecar["architecture"])
     except (KeyError, TypeError) as error:
-        raise UserError(f"{Path(path).with_suffix('.json')}: 'architecture' does not describe a model ({error})") from None
+        raise UserError(
+            f"{Path(path).with_suffix('.json')}: 'architecture' does not describe a model ({error})"
+        ) from None
     if "mask_token" in state:
         model.mask_token = torch.nn.Parameter(torch.empty_like(state["mask_token"]))
     load_into(model, state, path)

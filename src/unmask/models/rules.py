@@ -43,6 +43,25 @@ def decision_row(model: Classifier, matrix: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
+def leaf_output(module: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Cut the graph at a module: its outputs of passes inside the block are collected as leaves that need gradients.
+
+    So a backward pass stops there, and weights and inputs need no gradients.
+    """
+    outputs: list[torch.Tensor] = []
+
+    def hook(module, inputs, output):
+        outputs.append(output.detach().requires_grad_())
+        return outputs[-1]
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield outputs
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def attention_maps(model: Classifier) -> Iterator[list[torch.Tensor]]:
     """Collect the softmaxed attention of every block, [N, heads, T, T] in block order, of passes inside the block.
 
@@ -56,7 +75,9 @@ def attention_maps(model: Classifier) -> Iterator[list[torch.Tensor]]:
     try:
         for block in blocks:
             block.attn.fused_attn = False
-            handles.append(block.attn.attn_drop.register_forward_hook(lambda module, inputs, output: maps.append(output)))
+            handles.append(
+                block.attn.attn_drop.register_forward_hook(lambda module, inputs, output: maps.append(output))
+            )
         yield maps
     finally:
         for block, was in zip(blocks, fused, strict=True):

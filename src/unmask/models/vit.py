@@ -47,15 +47,34 @@ class Classifier(nn.Module):
 
     arch = "vit"
 
-    def __init__(self, *, size: int, patch: int, width: int, depth: int, heads: int, classes: int,
-                 mlp_ratio: float = 4.0, pooling: str = "avg", drop_path: float = 0.0):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        size: int,
+        patch: int,
+        width: int,
+        depth: int,
+        heads: int,
+        classes: int,
+        mlp_ratio: float = 4.0,
+        pooling: str = "avg",
+        drop_path: float = 0.0,
+    ):
         super().__init__()
         self.pooling, self.patch, self.classes = pooling, patch, classes
         self.normalise = Normalise()
         self.backbone = VisionTransformer(
-            img_size=size, patch_size=patch, embed_dim=width, depth=depth, num_heads=heads, mlp_ratio=mlp_ratio,
-            num_classes=classes, class_token=pooling == "token", global_pool=pooling, drop_path_rate=drop_path,
-        )  # fmt: skip
+            img_size=size,
+            patch_size=patch,
+            embed_dim=width,
+            depth=depth,
+            num_heads=heads,
+            mlp_ratio=mlp_ratio,
+            num_classes=classes,
+            class_token=pooling == "token",
+            global_pool=pooling,
+            drop_path_rate=drop_path,
+        )
         self.register_parameter("mask_token", None)
 
     @property

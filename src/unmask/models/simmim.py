@@ -1,0 +1,95 @@
+"""SimMIM: a simple framework for masked image modelling (Xie et al., CVPR 2022, arXiv:2111.09886).
+
+Whole cells of an image are masked; their patch embeddings become one learned mask token; all tokens go through the
+encoder; a linear head predicts the pixels; the loss is the mean absolute error over masked pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from unmask.config import masked_cells
+from unmask.models.vit import Classifier, MaskedImages
+
+
+def draw_masks(n: int, *, size: int, cell: int, patch: int, ratio: float, generator: torch.Generator) -> torch.Tensor:
+    """Random masks bool [n, gh, gw] on the patch grid, True = MASKED (the paper's polarity).
+
+    As in the official generator: of the `(size / cell)^2` cells, `ceil(count * ratio)` drawn without replacement are
+    masked, and each covers `cell / patch` patches a side.
+    """
+    side = size // cell
+    order = torch.rand(n, side * side, generator=generator).argsort(1)
+    mask = torch.zeros(n, side * side, dtype=torch.bool)
+    mask.scatter_(1, order[:, : masked_cells(side * side, ratio)], True)
+    scale = cell // patch
+    return mask.view(n, side, side).repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+
+
+def masked_l1(target: torch.Tensor, prediction: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean absolute error over masked pixels and channels (SimMIM, eq. 1 and official code).
+
+    `target`, `prediction` float [N, C, H, W]; `mask` bool [N, gh, gw], True = masked. A scalar >= 0.
+    """
+    channels, height = target.shape[1], target.shape[2]
+    scale = height // mask.shape[1]
+    pixels = mask.repeat_interleave(scale, 1).repeat_interleave(scale, 2).unsqueeze(1)  # [N, 1, H, W]
+    error = (target - prediction).abs() * pixels
+    return error.sum() / (pixels.sum() + 1e-5) / channels
+
+
+class SimMIM(nn.Module):
+    """The pretraining network around a classifier's backbone.
+
+    `forward(images [N, 3, H, W] in [0, 1], mask bool [N, gh, gw])` gives the loss and the reconstruction
+    [N, 3, H, W] in the normalised colours in which the loss is taken.
+    """
+
+    def __init__(self, **architecture):
+        super().__init__()
+        # The classifier's head is unused here, and its final norm is SimMIM's: the encoder ends in a LayerNorm.
+        self.encoder = Classifier(classes=0, **architecture)
+        width, patch = self.encoder.backbone.embed_dim, self.encoder.patch
+        self.encoder.backbone.norm = nn.LayerNorm(width, eps=1e-6)
+        self.encoder.backbone.fc_norm = nn.Identity()
+        self.encoder.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        nn.init.trunc_normal_(self.encoder.mask_token, std=0.02, a=-0.02, b=0.02)
+        self.decoder = nn.Sequential(nn.Conv2d(width, patch**2 * 3, kernel_size=1), nn.PixelShuffle(patch))
+
+    def forward(self, images: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        reconstruction = self.reconstruct(images, mask)
+        return masked_l1(self.encoder.normalise(images), reconstruction, mask), reconstruction
+
+    def reconstruct(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The prediction of every pixel, [N, 3, H, W], normalised colours."""
+        tokens = self.encode(MaskedImages(images, ~mask))  # [N, prefix + gh * gw, D]
+        height, width = self.encoder.grid
+        tokens = tokens[:, self.encoder.prefix :].transpose(1, 2)  # [N, D, gh * gw]
+        return self.decoder(tokens.reshape(len(tokens), -1, height, width))
+
+    def encode(self, masked: MaskedImages) -> torch.Tensor:
+        """Tokens after the last block and norm: [N, prefix + gh * gw, width]."""
+        vit = self.encoder.backbone
+        tokens = self.encoder.replace(self.encoder.embed(masked.images), masked.keep)
+        return vit.norm(vit.blocks(vit.norm_pre(vit._pos_embed(tokens))))
+
+
+def transfer(encoder: dict[str, torch.Tensor], model: Classifier) -> None:
+    """Put a pretrained encoder's weights into a classifier; its final norm and head stay as initialised.
+
+    As in the official fine-tuning, the encoder's last norm is not carried over where the mean of the tokens is
+    normalised after pooling. The mask token comes along, frozen, so that removal by mask token stays possible.
+    """
+    own = model.state_dict()
+    shared = {k: v for k, v in encoder.items() if k in own and not k.startswith(("backbone.norm.", "backbone.head."))}
+    absent = [
+        k
+        for k in own
+        if k not in shared and not k.startswith(("backbone.norm.", "backbone.fc_norm.", "backbone.head."))
+    ]
+    if absent:
+        raise ValueError(f"the encoder lacks {', '.join(absent[:3])}")
+    model.load_state_dict({**own, **shared})
+    if "mask_token" in encoder:
+        model.mask_token = nn.Parameter(encoder["mask_token"].clone(), requires_grad=False)
