@@ -35,7 +35,9 @@ def parser() -> argparse.ArgumentParser:
     listing = command("list", "list the plug-ins of a kind with what is known of each")
     listing.add_argument("kind", choices=("domains", "explainers", "metrics", "removals"))
 
-    data = command("data", "stage 1: make or read a domain's images, masks and splits, or the pool of unlabelled images")
+    data = command(
+        "data", "stage 1: make or read a domain's images, masks and splits, or the pool of unlabelled images"
+    )
     what = data.add_mutually_exclusive_group(required=True)
     what.add_argument("--domain")
     what.add_argument("--pool", action="store_true", help="join the domains' unlabelled images")
@@ -43,8 +45,10 @@ def parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--encoder", required=True)
     pretrain.add_argument("--pretrain-seed", type=int, default=0)
     _model_arguments(command("finetune", "stage 3: fine-tune an encoder on a domain"))
-    for name, text in (("explain", "stage 4: attribution maps of a group of explainers for a model"),
-                       ("score", "stage 5: score the maps of a group of explainers for a model")):  # fmt: skip
+    for name, text in (
+        ("explain", "stage 4: attribution maps of a group of explainers for a model"),
+        ("score", "stage 5: score the maps of a group of explainers for a model"),
+    ):
         stage = command(name, text)
         _model_arguments(stage)
         stage.add_argument("--group", required=True)

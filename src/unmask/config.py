@@ -88,8 +88,13 @@ class Config:
     def models(self) -> list[ModelId]:
         """Every model, in config order."""
         seeds = self["seeds"]
-        return [ModelId(domain, encoder, p, f) for domain in self["domains"] for encoder in self["encoders"]
-                for p in seeds["pretrain"] for f in seeds["finetune"]]  # fmt: skip
+        return [
+            ModelId(domain, encoder, p, f)
+            for domain in self["domains"]
+            for encoder in self["encoders"]
+            for p in seeds["pretrain"]
+            for f in seeds["finetune"]
+        ]
 
     @property
     def pretrained(self) -> list[str]:
@@ -193,7 +198,8 @@ def _sentence(error: Any) -> str:
         wanted = error.validator_value if isinstance(error.validator_value, str) else " or ".join(error.validator_value)
         return f"{where}: {error.instance!r} is not of type {wanted}"
     if error.validator == "enum":
-        return f"{where}: '{error.instance}' is not allowed; {registry.suggest(error.instance, map(str, error.validator_value))}"
+        allowed = [str(value) for value in error.validator_value]
+        return f"{where}: '{error.instance}' is not allowed; {registry.suggest(error.instance, allowed)}"
     return f"{where}: {error.message}"
 
 
@@ -211,9 +217,13 @@ def _check(config: Config) -> None:
 def _check_sizes(config: Config) -> None:
     size, patch, cell = config["image"]["size"], config["image"]["patch"], config["pretrain"]["mask_cell"]
     if size % patch:
-        raise UserError(f"image.size: {size} is not a multiple of image.patch {patch}; try {size // patch * patch or patch}")
+        raise UserError(
+            f"image.size: {size} is not a multiple of image.patch {patch}; try {size // patch * patch or patch}"
+        )
     if cell % patch:
-        raise UserError(f"pretrain.mask_cell: {cell} is not a multiple of image.patch {patch}; try {max(1, cell // patch) * patch}")
+        raise UserError(
+            f"pretrain.mask_cell: {cell} is not a multiple of image.patch {patch}; try {max(1, cell // patch) * patch}"
+        )
     if size % cell:
         raise UserError(f"image.size: {size} is not a multiple of pretrain.mask_cell {cell}")
     width, heads = config["model"]["width"], config["model"]["heads"]
@@ -234,11 +244,15 @@ def _check_encoders(config: Config) -> None:
             raise UserError(f"{where}: the key 'mask_ratio' is missing; give a share between 0 and 1, such as 0.6")
         ratio = config.mask_ratio(name)
         if ratio == 1:
-            raise UserError(f"{where}.mask_ratio: {spec['mask_ratio']} masks all {cells} cells of an image, since cells are "
-                            f"rounded up; the largest possible is {math.floor((cells - 1) / cells * 1000) / 1000}")  # fmt: skip
+            raise UserError(
+                f"{where}.mask_ratio: {spec['mask_ratio']} masks all {cells} cells of an image, since cells are "
+                f"rounded up; the largest possible is {math.floor((cells - 1) / cells * 1000) / 1000}"
+            )
         if ratio in seen:
-            raise UserError(f"{where}.mask_ratio: {spec['mask_ratio']} has the effective ratio {ratio:.4g} (of {cells} cells), "
-                            f"the same as encoders.{seen[ratio]}; choose ratios that differ by {1 / cells:.4g} or more")  # fmt: skip
+            raise UserError(
+                f"{where}.mask_ratio: {spec['mask_ratio']} has the effective ratio {ratio:.4g} (of {cells} cells), "
+                f"the same as encoders.{seen[ratio]}; choose ratios that differ by {1 / cells:.4g} or more"
+            )
         seen[ratio] = name
 
 
@@ -248,7 +262,11 @@ def _check_options(given: dict[str, Any], plugin: registry.Plugin, where: str) -
             raise UserError(f"{where}: unknown option '{key}'; {registry.suggest(key, plugin.options)}")
         default = plugin.options[key]
         number = isinstance(default, (int, float)) and not isinstance(default, bool)
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool) if number else isinstance(value, type(default))
+        fits = (
+            isinstance(value, (int, float)) and not isinstance(value, bool)
+            if number
+            else isinstance(value, type(default))
+        )
         if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, float):
             fits = False
         if default is not None and not fits:
@@ -267,7 +285,9 @@ def _check_domains(config: Config) -> None:
             if not folder and key in plugin.meta.get("optional", []):
                 continue
             if not folder or not Path(folder).is_dir():
-                raise UserError(f"domains.{name}.{key}: the folder '{folder}' does not exist; give the folder that holds the images")
+                raise UserError(
+                    f"domains.{name}.{key}: the folder '{folder}' does not exist; give the folder that holds the images"
+                )
 
 
 def _check_explainers(config: Config) -> None:
@@ -279,8 +299,11 @@ def _check_explainers(config: Config) -> None:
             if entry in seen:
                 raise UserError(f"{where}: '{entry}' is in the group '{seen[entry]}' already; list each explainer once")
             seen[entry] = group
-            _check_options({k: v for k, v in spec.options.items() if k not in spec.plugin.options}, spec.plugin,
-                           f"explain.options.{entry}")  # fmt: skip
+            _check_options(
+                {k: v for k, v in spec.options.items() if k not in spec.plugin.options},
+                spec.plugin,
+                f"explain.options.{entry}",
+            )
     for name, given in config["explain"]["options"].items():
         plugin = registry.find("explainers", name.partition("@")[0], config.plugins, "explain.options")
         _check_options(given, plugin, f"explain.options.{name}")

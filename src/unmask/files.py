@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _umask()
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it to `path` when the block ends well, delete it when not.
@@ -30,6 +39,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
+        temporary.chmod(0o666 & ~_UMASK)  # safetensors writes files that nobody else may read
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -82,7 +92,9 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run the stage that writes it first") from None
     except SafetensorError as error:
-        raise UserError(f"{path} is not a whole safetensors file ({error}); delete it and run its stage again") from None
+        raise UserError(
+            f"{path} is not a whole safetensors file ({error}); delete it and run its stage again"
+        ) from None
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -95,7 +107,9 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run the stage that writes it first") from None
     except SafetensorError as error:
-        raise UserError(f"{path} is not a whole safetensors file ({error}); delete it and run its stage again") from None
+        raise UserError(
+            f"{path} is not a whole safetensors file ({error}); delete it and run its stage again"
+        ) from None
 
 
 def write_table(path: str | Path, table: pd.DataFrame) -> None:

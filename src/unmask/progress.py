@@ -11,4 +11,6 @@ def bar(total: int, label: str, unit: str) -> Any:
     from tqdm import tqdm
 
     live = sys.stderr.isatty()
-    return tqdm(total=total, desc=label, unit=unit, mininterval=0.5 if live else 10, dynamic_ncols=live, file=sys.stderr)
+    return tqdm(
+        total=total, desc=label, unit=unit, mininterval=0.5 if live else 10, dynamic_ncols=live, file=sys.stderr
+    )

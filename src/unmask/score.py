@@ -1,0 +1,122 @@
+"""Stage 5: every metric on the maps of a group of explainers, for one model.
+
+Reads the group's index and maps, the test split and the model; writes `5_scores/<model>/<group>.parquet`, one row per
+image x metric x removal x explainer. What is computed once stands in `cells/<explainer>.parquet` with a key of all it
+depends on, so that a rerun after an addition or a kill computes only the missing cells.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unmask import digest, registry
+from unmask.config import Config, ModelId
+from unmask.errors import UserError
+from unmask.files import read_table, write_table
+from unmask.layout import Layout
+from unmask.scoring import Cell, Work, common_settings, explainer_settings, metric_settings, removal_settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = {
+    "domain": "str", "encoder": "str", "mask_ratio": "float64", "pretrain_seed": "int64", "finetune_seed": "int64",
+    "explainer": "str", "family": "str", "is_control": "bool", "metric": "str", "category": "str", "direction": "str",
+    "removal": "object", "variant": "str", "image_id": "str", "label": "int64", "prediction": "int64",
+    "correct": "bool", "score": "float64", "status": "str", "reason": "object", "passes": "float64",
+    "seconds": "float64", "config_hash": "str",
+}  # fmt: skip
+
+
+def settings(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetune_seed: int,
+             group: str) -> dict[str, Any]:  # fmt: skip
+    """All of the config, the code and the libraries that the scores of a group depend on, beside the files read."""
+    return {
+        "seed": config["seed"],
+        "model": ModelId(domain, encoder, pretrain_seed, finetune_seed).folder,
+        "mask_ratio": config.mask_ratio(encoder),
+        "metrics": [metric_settings(config.metric(name)) for name in config["score"]["metrics"]],
+        "removals": [removal_settings(config, name) for name in config["score"]["removals"]],
+        "explainers": [explainer_settings(config, config.explainer(entry)) for entry in _entries(config, group)],
+        "common": common_settings(),
+    }
+
+
+def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetune_seed: int, group: str) -> None:
+    """Score a group's maps. A metric that fails costs its own cell: rows with the reason."""
+    import pandas as pd
+
+    model_id = ModelId(domain, encoder, pretrain_seed, finetune_seed)
+    entries = _entries(config, group)
+    folder = Layout(config.results).scores(model_id)
+    work = Work(config, model_id, group)
+    pending = {}
+    for entry in entries:
+        path = folder / "cells" / f"{entry}.parquet"
+        pending[entry] = work.cells(config.explainer(entry)), path, _kept(path)
+    missing = {entry: [cell for cell in cells if cell.key not in kept] for entry, (cells, _, kept) in pending.items()}
+    _announce(work, missing)
+    tables = []
+    for entry, (cells, path, kept) in pending.items():
+        rows = {cell.key: kept.get(cell.key) for cell in cells}
+        for cell in missing[entry]:
+            rows[cell.key] = work.score(cell)
+        work.finish(entry)
+        tables += rows.values()
+        if missing[entry]:
+            joined = pd.concat([table.assign(key=key) for key, table in rows.items()], ignore_index=True)
+            write_table(path, joined)
+    whole = _typed(pd.concat(tables, ignore_index=True).assign(config_hash=config_hash(config)))
+    write_table(folder / f"{group}.parquet", whole)
+    counts = whole["status"].value_counts()
+    print(f"scores: {len(whole)} rows, " + ", ".join(f"{count} {status}" for status, count in counts.items()))
+
+
+def config_hash(config: Config) -> str:
+    """Of the whole config but for what differs between machines: paths and the device."""
+    return digest.of({key: value for key, value in config.data.items() if key not in ("results", "device", "plugins")})
+
+
+def _entries(config: Config, group: str) -> list[str]:
+    if group not in config.groups:
+        raise UserError(f"explain.groups: unknown group '{group}'; {registry.suggest(group, config.groups)}")
+    return config.groups[group]
+
+
+def _kept(path: Path) -> dict[str, pd.DataFrame]:
+    """The cells of an earlier run by key."""
+    if not path.exists():
+        return {}
+    return {key: rows.drop(columns="key") for key, rows in read_table(path).groupby("key", sort=False)}
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns in order and of their types, whether just computed or read back, so that the bytes are the same."""
+    table = table[list(COLUMNS)].astype(COLUMNS)
+    missing = {name: table[name].where(table[name].notna(), None) for name, kind in COLUMNS.items() if kind == "object"}
+    return table.assign(**missing)
+
+
+def _announce(work: Work, missing: dict[str, list[Cell]]) -> None:
+    """Say before the first pass what will be computed; shared passes are counted once."""
+    number, planned = sum(map(len, missing.values())), 0.0
+    for cells in missing.values():
+        explained = 0.0
+        for cell in cells:
+            images = len(work.index["images"][: cell.metric.images])
+            patches = (work.config["image"]["size"] // work.config["image"]["patch"]) ** 2
+            passes = cell.metric.plugin.meta["passes"]
+            planned += images * _value(passes.get("forward", "0"), patches, cell.metric.options)
+            times = _value(passes.get("explanations", "0"), patches, cell.metric.options)
+            one = cell.explainer.plugin.meta["passes"]
+            cost = sum(weight * _value(one.get(kind, "0"), patches, cell.explainer.options)
+                       for kind, weight in (("forward", 1), ("backward", 3)))  # fmt: skip
+            explained = max(explained, images * times * cost)
+        planned += explained
+    print(f"scores: {number} cells to compute, at most {planned:.0f} forward-pass equivalents", flush=True)
+
+
+def _value(formula: str, patches: int, options: dict[str, Any]) -> float:
+    """Of a cost formula, a Python expression over `patches` and a plug-in's options."""
+    return float(eval(formula, {"__builtins__": {}}, {**options, "patches": patches}))

@@ -1,0 +1,312 @@
+"""The cells of stage 5: what each depends on, and the rows of one explainer under one metric."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unmask import digest, registry, seeds
+from unmask.config import Config, ExplainerSpec, MetricSpec, ModelId
+from unmask.errors import Skip, UserError
+from unmask.files import read_arrays, read_json, sha256
+from unmask.layout import Layout
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    from unmask.case import Shared
+
+LIBRARIES = ("captum", "numpy", "quantus", "scipy", "timm", "torch", "torchvision")
+NO_EVIDENCE = "no evidence mask"
+MISCLASSIFIED = "misclassified: the evidence belongs to the label, the map explains the prediction"
+
+
+def metric_settings(metric: MetricSpec) -> dict[str, Any]:
+    """What a metric's scores depend on besides what it is given."""
+    return {"name": metric.name, "code": digest.code(metric.plugin.path), "options": metric.options,
+            "images": metric.images}  # fmt: skip
+
+
+def removal_settings(config: Config, name: str) -> dict[str, str]:
+    """A removal by its code."""
+    return {"name": name, "code": digest.code(registry.find("removals", name, config.plugins).path)}
+
+
+def explainer_settings(config: Config, spec: ExplainerSpec) -> dict[str, Any]:
+    """What re-explaining depends on."""
+    return {"name": spec.name, "code": digest.code(spec.plugin.path), "options": spec.options,
+            "removal": spec.removal and removal_settings(config, spec.removal)}  # fmt: skip
+
+
+def common_settings() -> dict[str, Any]:
+    """What every cell depends on: the code of the stage and the libraries' versions."""
+    return {"code": digest.code("unmask.score"), "versions": digest.versions(*LIBRARIES)}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An explainer, a metric and the removal that the metric uses (None where it uses none)."""
+
+    explainer: ExplainerSpec
+    metric: MetricSpec
+    removal: str | None
+    key: str
+
+    @property
+    def name(self) -> str:
+        return self.metric.name + (f"@{self.removal}" if self.removal else "")
+
+
+class Work:
+    """What the cells of a job have in common: the model, its explained images, and what metrics share."""
+
+    def __init__(self, config: Config, model_id: ModelId, group: str):
+        from unmask.device import resolve
+
+        self.config, self.model_id = config, model_id
+        layout = Layout(config.results)
+        self._folder = layout.maps(model_id)
+        self._model_path = layout.model(model_id) / "model.safetensors"
+        self._test_path = layout.domain(model_id.domain) / "test.safetensors"
+        self._index_path = self._folder / f"{group}.json"
+        self.index = read_json(self._index_path)
+        self._inputs = {"model": sha256(self._model_path), "test": sha256(self._test_path)}
+        self._by_name = {entry["name"]: entry for entry in self.index["explainers"]}
+        self._device = resolve(config["device"])
+        self._loaded: _Loaded | None = None
+        self._maps: dict[str, np.ndarray] = {}
+
+    @property
+    def loaded(self) -> _Loaded:
+        """Model and images, read when the first cell is computed."""
+        if self._loaded is None:
+            self._loaded = _load(self._model_path, self._test_path, self.index["images"], self._device)
+        return self._loaded
+
+    def entry(self, name: str) -> dict[str, Any]:
+        """What stage 4 says of an explainer's maps."""
+        if name not in self._by_name:
+            raise UserError(f"{self._index_path} lacks the explainer '{name}'; run `unmask explain` again")
+        return self._by_name[name]
+
+    def cells(self, explainer: ExplainerSpec) -> list[Cell]:
+        """Every cell of an explainer, each with the key of all it depends on."""
+        cells = []
+        entry = self.entry(explainer.name)
+        maps = {key: entry.get(key) for key in ("sha256", "failed", "status", "error", "family", "is_control")}
+        for name in self.config["score"]["metrics"]:
+            metric = self.config.metric(name)
+            needs = metric.plugin.meta["needs"]
+            for removal in self.config["score"]["removals"] if "removal" in needs else [None]:
+                parts = {
+                    **self._inputs,
+                    "images": self.index["images"][: metric.images],
+                    "model_id": self.model_id.folder,
+                    "mask_ratio": self.config.mask_ratio(self.model_id.encoder),
+                    "seed": self.config["seed"],
+                    "device": self._device.type,
+                    "common": common_settings(),
+                    "name": explainer.name,
+                    "maps": maps,
+                    "metric": metric_settings(metric),
+                    "removal": removal and removal_settings(self.config, removal),
+                    "explainer": explainer_settings(self.config, explainer) if "explainer" in needs else None,
+                }
+                cells.append(Cell(explainer, metric, removal, digest.of(parts)))
+        return cells
+
+    def score(self, cell: Cell) -> pd.DataFrame:
+        """The rows of a cell."""
+        images = self.index["images"][: cell.metric.images]
+        rejected = self._rejected(cell, len(images))
+        rows = [i for i in range(len(images)) if i not in rejected]
+        outcome = _Outcome.nothing()
+        if rows:
+            outcome = self._outcome(cell, rows)
+            for position, i in enumerate(rows):
+                verdict = outcome.verdict(position)
+                if verdict:
+                    rejected[i] = verdict
+        scores = dict(zip(rows, outcome.scores, strict=False))
+        return self._table(cell, images, rows, scores, rejected, outcome)
+
+    def finish(self, name: str) -> None:
+        """Let go of what only one explainer's cells share."""
+        self._maps.pop(name, None)
+        if self._loaded is not None:
+            self._loaded.shared.forget("explanation")
+
+    def _rejected(self, cell: Cell, count: int) -> dict[int, tuple[str, str]]:
+        """(status, reason) of the images that a metric is not asked about, by row."""
+        entry, images = self.entry(cell.explainer.name), self.index["images"][:count]
+        if entry["status"] != "ok":
+            return dict.fromkeys(range(count), (entry["status"], entry["error"]))
+        rejected = {}
+        localises = "masks" in cell.metric.plugin.meta["needs"]
+        for i, image in enumerate(images):
+            if localises and not self.loaded.masks[i].any():
+                rejected[i] = "skipped", NO_EVIDENCE
+            elif localises and not image["correct"]:
+                rejected[i] = "skipped", MISCLASSIFIED
+            elif image["image_id"] in entry["failed"]:
+                reason = entry["failed"][image["image_id"]]
+                rejected[i] = "skipped" if reason == NO_EVIDENCE else "failed", reason
+            elif problem := _defect(self._maps_of(cell.explainer.name)[i]):
+                rejected[i] = "failed", problem
+        return rejected
+
+    def _maps_of(self, name: str) -> np.ndarray:
+        if name not in self._maps:
+            entry = self.entry(name)
+            path = self._folder / Path(entry["file"]).name
+            maps = read_arrays(path)["maps"]
+            if sha256(path) != entry["sha256"] or len(maps) != len(self.index["images"]):
+                raise UserError(f"{path} is not the file that {self._index_path} describes; run `unmask explain` again")
+            self._maps[name] = maps
+        return self._maps[name]
+
+    def _outcome(self, cell: Cell, rows: list[int]) -> _Outcome:
+        """Ask the metric about images `rows` in one mini-batch; whatever it raises becomes the rows' reason."""
+        from unmask.passes import counted
+
+        shared = self.loaded.shared
+        saved_passes, saved_seconds = shared.saved_passes, shared.saved_seconds
+        start = time.perf_counter()
+        with counted(self.loaded.model) as spent:
+            try:
+                scores, verdict = self._ask(cell, rows), None
+            except Skip as skip:
+                scores, verdict = [], ("skipped", str(skip))
+            except Exception as error:  # whatever a metric raises costs its own cell
+                scores, verdict = [], ("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+        seconds = time.perf_counter() - start
+        print(f"{cell.explainer.name} {cell.name}: {seconds:.2f} s, {spent.total} passes, {len(rows)} images"
+              + (f", {verdict[0]}: {verdict[1]}" if verdict else ""), flush=True)  # fmt: skip
+        passes = spent.total + shared.saved_passes - saved_passes
+        seconds += shared.saved_seconds - saved_seconds
+        return _Outcome(scores, verdict, passes / len(rows), seconds / len(rows))
+
+    def _ask(self, cell: Cell, rows: list[int]) -> np.ndarray:
+        import numpy as np
+
+        from unmask.case import Case
+
+        needs, loaded = cell.metric.plugin.meta["needs"], self.loaded
+        images, targets = loaded.images[rows], loaded.targets[rows]
+        case = Case(
+            model=loaded.model, images=images, targets=targets, masks=loaded.masks[rows],
+            maps=self._maps_of(cell.explainer.name)[rows],
+            seed=seeds.derive(self.config["seed"], "score", self.model_id.folder, cell.metric.plugin.meta["category"],
+                              cell.removal or ""),
+            removal=self._bind(cell.removal) if cell.removal else None,
+            explainer=self._explainer(cell.explainer, rows) if "explainer" in needs else None,
+            shared=loaded.shared,
+        )  # fmt: skip
+        scores = np.asarray(cell.metric.plugin.load().score(case, **cell.metric.options), dtype=np.float64)
+        if scores.shape != (len(rows),):
+            raise ValueError(f"the metric returned shape {scores.shape} for {len(rows)} images")
+        return scores
+
+    def _bind(self, removal: str) -> Any:
+        from unmask import removals
+
+        return removals.bind(registry.find("removals", removal, self.config.plugins), self.loaded.model)
+
+    def _explainer(self, spec: ExplainerSpec, rows: list[int]) -> Callable[..., torch.Tensor]:
+        """The explainer as a function of (images, targets), each call with a generator seeded by its inputs."""
+        import torch
+
+        from unmask import explainers
+        from unmask.case import fingerprint
+
+        removal = self._bind(spec.removal) if spec.removal else None
+        explain = explainers.bind(spec, self.loaded.model, removal)
+        masks = torch.from_numpy(self.loaded.masks[rows])
+        cell = "score", self.model_id.folder, spec.name, "robustness"
+
+        def again(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            generator = seeds.torch_generator(self.config["seed"], *cell, fingerprint(images, targets))
+            parts = explainers.split(images, 4)  # as large as in stage 4; the maps do not depend on it
+            return torch.cat([explain(images[part], targets[part], generator, masks[part]) for part in parts])
+
+        return again
+
+    def _table(self, cell: Cell, images: list[dict], rows: list[int], scores: dict[int, float],
+               rejected: dict[int, tuple[str, str]], outcome: _Outcome) -> pd.DataFrame:  # fmt: skip
+        import pandas as pd
+
+        entry, meta, nan = self.entry(cell.explainer.name), cell.metric.plugin.meta, float("nan")
+        ratio = self.config.mask_ratio(self.model_id.encoder)
+        asked = set(rows)
+        return pd.DataFrame({
+            "domain": self.model_id.domain, "encoder": self.model_id.encoder,
+            "mask_ratio": nan if ratio is None else ratio, "pretrain_seed": self.model_id.pretrain_seed,
+            "finetune_seed": self.model_id.finetune_seed, "explainer": cell.explainer.name, "family": entry["family"],
+            "is_control": entry["is_control"], "metric": cell.metric.name, "category": meta["category"],
+            "direction": meta["direction"], "removal": cell.removal, "variant": "",
+            "image_id": [image["image_id"] for image in images], "label": [image["label"] for image in images],
+            "prediction": [image["prediction"] for image in images], "correct": [image["correct"] for image in images],
+            "score": [nan if i in rejected else scores[i] for i in range(len(images))],
+            "status": [rejected[i][0] if i in rejected else "ok" for i in range(len(images))],
+            "reason": [rejected[i][1] if i in rejected else None for i in range(len(images))],
+            "passes": [outcome.passes if i in asked else 0.0 for i in range(len(images))],
+            "seconds": [outcome.seconds if i in asked else 0.0 for i in range(len(images))],
+        })  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a metric returned for the images it was asked about, or why it did not; cost per image."""
+
+    scores: Any
+    failure: tuple[str, str] | None
+    passes: float
+    seconds: float
+
+    @classmethod
+    def nothing(cls) -> _Outcome:
+        return cls([], None, 0.0, 0.0)
+
+    def verdict(self, position: int) -> tuple[str, str] | None:
+        """(status, reason) of an image without a score."""
+        if self.failure:
+            return self.failure
+        value = self.scores[position]
+        return None if math.isfinite(value) else ("failed", f"metric returned {value}")
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    model: torch.nn.Module
+    images: torch.Tensor
+    targets: torch.Tensor
+    masks: np.ndarray
+    shared: Shared
+
+
+def _load(model_path: Path, test_path: Path, images: list[dict], device: torch.device) -> _Loaded:
+    import torch
+
+    from unmask.case import Shared
+    from unmask.models.checkpoint import load_classifier
+
+    model, _ = load_classifier(model_path, device)
+    test, rows = read_arrays(test_path), [image["index"] for image in images]
+    pixels = torch.from_numpy(test["images"][rows]).permute(0, 3, 1, 2).to(device, torch.float32) / 255
+    targets = torch.tensor([image["prediction"] for image in images], device=device)
+    return _Loaded(model, pixels.contiguous(), targets, test["masks"][rows], Shared(model))
+
+
+def _defect(values: np.ndarray) -> str | None:
+    """Why a map cannot be judged."""
+    import numpy as np
+
+    if not np.isfinite(values).all():
+        return "the map is not finite"
+    return "the map is constant" if values.min() == values.max() else None

@@ -1,0 +1,30 @@
+rule pretrain_encoder:
+    input:
+        pool=f"{RESULTS}/1_data/pool.safetensors",
+    output:
+        weights=f"{RESULTS}/2_pretrain/{{encoder}}/p{{pretrain_seed}}/encoder.safetensors",
+        sidecar=f"{RESULTS}/2_pretrain/{{encoder}}/p{{pretrain_seed}}/encoder.json",
+        history=f"{RESULTS}/2_pretrain/{{encoder}}/p{{pretrain_seed}}/history.csv",
+        picture=report(
+            f"{RESULTS}/2_pretrain/{{encoder}}/p{{pretrain_seed}}/reconstruction.png",
+            category="Pretraining",
+            labels={"encoder": "{encoder}", "seed": "{pretrain_seed}"},
+        ),
+    params:
+        settings=dag.settings(CONFIG, "pretrain"),
+    log:
+        f"{RESULTS}/logs/2_pretrain/{{encoder}}_p{{pretrain_seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/2_pretrain/{{encoder}}_p{{pretrain_seed}}.tsv"
+    # The longest chains of the DAG start here: what waits for them is picked first.
+    priority: 10
+    resources:
+        gpu=1,
+    shell:
+        "unmask pretrain --config {RESULTS}/config.json --encoder {wildcards.encoder}"
+        " --pretrain-seed {wildcards.pretrain_seed} > {log} 2>&1"
+
+
+rule pretrain:
+    input:
+        dag.encoder_files(CONFIG),
