@@ -1,0 +1,34 @@
+"""Average sensitivity: how far the map moves, on average, when a little noise is added to the image."""
+
+from __future__ import annotations
+
+import numpy as np
+from quantus import AvgSensitivity
+from quantus.functions.perturb_func import batch_uniform_noise
+
+from unmask.case import Case
+from unmask.quantus_bridge import COMMON, re_explaining
+
+META = {
+    "category": "robustness",
+    "direction": "lower",
+    "needs": ["explainer"],
+    "passes": {"forward": "0", "explanations": "samples"},
+    "options": {"samples": 5, "radius": 0.05},
+    "ranges": {"samples": [1, None], "radius": [0.0, 1.0]},
+    "quantus": "AvgSensitivity",
+    "chance": "about 2 ** 0.5 for an explainer of zero-mean noise",
+    "citation": "Yeh et al., On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019",
+}
+
+
+def score(case: Case, samples: int, radius: float) -> np.ndarray:
+    """Mean ||map(x + noise) - map(x)|| / ||map(x)|| of `samples` draws: float64 [N], 0 or more.
+
+    The noise is uniform in [-`radius`, `radius`]; images are in [0, 1], and not clipped to it: that would give dark and
+    bright ones less noise.
+    """
+    metric = AvgSensitivity(nr_samples=samples, perturb_func=batch_uniform_noise,
+                            perturb_func_kwargs={"lower_bound": radius, "upper_bound": None}, abs=False,
+                            normalise=False, return_nan_when_prediction_changes=False, **COMMON)  # fmt: skip
+    return re_explaining(metric, case)

@@ -1,0 +1,34 @@
+"""Faithfulness correlation by patches: do random subsets' attributions tell what their removal does to the logit?"""
+
+from __future__ import annotations
+
+import numpy as np
+from quantus import FaithfulnessCorrelation
+
+from unmask.case import Case
+from unmask.quantus_bridge import COMMON, in_token_space
+
+META = {
+    "category": "faithfulness",
+    "direction": "higher",
+    "needs": ["removal"],
+    "passes": {"forward": "1 + runs", "explanations": "0"},
+    "options": {"runs": 50, "share": 0.25},
+    "ranges": {"runs": [3, None], "share": [0.0, 1.0]},
+    "quantus": "FaithfulnessCorrelation",
+    "chance": "0",
+    "citation": "Bhatt et al., Evaluating and Aggregating Feature-Based Model Explanations, IJCAI 2020, eq. 5",
+}
+
+
+def score(case: Case, runs: int, share: float) -> np.ndarray:
+    """Pearson correlation over `runs` random subsets of `share` of the patches: float64 [N] in [-1, 1].
+
+    Between the subset's summed attribution and the fall of the target's logit. NaN where either is constant.
+    """
+    maps = case.patch_maps.astype(np.float64)
+    patches = maps[0].size
+    subset = min(max(round(share * patches), 1), patches - 1)
+    metric = FaithfulnessCorrelation(nr_runs=runs, subset_size=subset, perturb_baseline=0.0, abs=False, normalise=True,
+                                     **COMMON)  # fmt: skip
+    return in_token_space(metric, case, maps, softmax=False)

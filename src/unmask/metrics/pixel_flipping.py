@@ -1,0 +1,25 @@
+"""Pixel flipping by whole patches: how fast the target's probability falls as the most relevant patches go."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unmask.case import Case
+from unmask.metrics._curves import area
+
+META = {
+    "category": "faithfulness",
+    "direction": "lower",
+    "needs": ["removal"],
+    "passes": {"forward": "patches", "explanations": "0"},
+    "options": {},
+    "quantus": "PixelFlipping",
+    "chance": "the area of a random order, which depends on the model",
+    "citation": "Bach et al., On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance "
+    "Propagation, PLoS ONE 2015; Samek et al., IEEE TNNLS 2017",
+}
+
+
+def score(case: Case) -> np.ndarray:
+    """Area under the probability's curve, most relevant patch first: float64 [N] in [0, 1]."""
+    return area(case, case.ranks(case.patch_maps))

@@ -1,0 +1,28 @@
+"""Symmetric relevance gain: area when the least relevant patches go first, minus area when the most relevant do.
+
+What removal does to any image, whatever is removed, is in both areas and leaves their difference.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unmask.case import Case
+from unmask.metrics._curves import area
+
+META = {
+    "category": "faithfulness",
+    "direction": "higher",
+    "needs": ["removal"],
+    "passes": {"forward": "2 * patches", "explanations": "0"},
+    "options": {},
+    "chance": "0",
+    "citation": "Bluecher et al., Decoupling Pixel Flipping and Occlusion Strategy for Consistent XAI Benchmarks, "
+    "TMLR 2024",
+}
+
+
+def score(case: Case) -> np.ndarray:
+    """Least-relevant-first area minus most-relevant-first area: float64 [N] in [-1, 1]."""
+    ranks = case.ranks(case.patch_maps)
+    return area(case, ranks.max() + 1 - ranks) - area(case, ranks)

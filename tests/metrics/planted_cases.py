@@ -1,0 +1,51 @@
+"""A model with one deciding patch, and cases around it whose scores have closed forms."""
+
+import numpy as np
+import torch
+
+from unmask import registry, removals
+from unmask.case import Case
+from unmask.models.vit import Normalise
+
+SIZE, PATCH, KEY = 32, 8, (2, 1)  # 4 x 4 patches; the one in row 2, column 1 decides
+GAIN = 3.0
+
+
+class Planted(torch.nn.Module):
+    """Logits (GAIN * mean brightness of the key patch, 0): nothing else matters."""
+
+    arch, grid, mask_token, pooling = "vit", (SIZE // PATCH, SIZE // PATCH), None, "avg"
+
+    def __init__(self):
+        super().__init__()
+        self.normalise = Normalise()
+
+    def forward(self, images):
+        row, column = (PATCH * part for part in KEY)
+        brightness = images[:, :, row : row + PATCH, column : column + PATCH].mean((1, 2, 3))
+        return torch.stack([GAIN * brightness, torch.zeros_like(brightness)], 1)
+
+
+def images(count, seed=0):
+    """Noise in [.2, 1], so that no patch is black by itself."""
+    return 0.2 + 0.8 * torch.rand(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def make_case(model, maps, *, removal=None, explainer=None, seed=11, shared=None, **changes):
+    """A case of `len(maps)` noise images, target 0, evidence on the key patch."""
+    masks = np.zeros((len(maps), SIZE, SIZE), bool)
+    row, column = (PATCH * part for part in KEY)
+    masks[:, row : row + PATCH, column : column + PATCH] = True
+    if isinstance(removal, str):
+        removal = removals.bind(registry.find("removals", removal), model)
+    fields = {
+        "images": images(len(maps)), "targets": torch.zeros(len(maps), dtype=torch.int64), "masks": masks,
+        "maps": maps.astype(np.float32), "seed": seed, "removal": removal, "explainer": explainer, "shared": shared,
+    }  # fmt: skip
+    return Case(model=model, **{**fields, **changes})
+
+
+def score(name, case, **options):
+    """A metric's scores, with its default options where none are given."""
+    plugin = registry.find("metrics", name)
+    return plugin.load().score(case, **{**plugin.options, **options})

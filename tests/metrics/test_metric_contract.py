@@ -1,0 +1,150 @@
+"""Every metric: what it declares, agrees with Quantus where it is Quantus's, and how it treats what it is given."""
+
+import itertools
+
+import numpy as np
+import pytest
+import quantus
+import torch
+from planted_cases import KEY, make_case, score
+
+from unmask import registry
+from unmask.case import Shared
+from unmask.passes import counted
+
+METRICS = registry.available("metrics")
+CATEGORIES = {"faithfulness", "localisation", "robustness", "complexity", "randomisation", "axiomatic"}
+GRID = (4, 4)
+
+
+def random_maps(count, seed=0, shape=GRID):
+    return np.random.default_rng(seed).random((count, *shape))
+
+
+def redraw(seed):
+    """An explainer of fresh uniform noise at every call."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda images, targets: torch.rand(len(images), *GRID, generator=generator)
+
+
+def brightness(images, targets):
+    """A deterministic explainer: the grey image."""
+    return images.mean(1)
+
+
+def case_for(name, model, maps, **changes):
+    needs = METRICS[name].meta["needs"]
+    removal = "mean" if "removal" in needs else None
+    return make_case(model, maps, removal=removal, **{"explainer": brightness, **changes})
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_meta_is_complete_and_its_direction_and_category_are_those_of_quantus(name):
+    meta = METRICS[name].meta
+    assert meta["category"] in CATEGORIES
+    assert meta["direction"] in ("higher", "lower")
+    assert set(meta["needs"]) <= {"removal", "masks", "explainer", "model"}
+    assert set(meta["passes"]) == {"forward", "explanations"}
+    assert set(meta.get("ranges", {})) <= set(meta["options"])
+    if "quantus" in meta:
+        theirs = getattr(quantus, meta["quantus"])
+        assert meta["direction"] == theirs.score_direction.value
+        # Quantus spells with a z, and files its localisation metrics under the same word as we do.
+        assert meta["category"] == theirs.evaluation_category.value.lower().replace("randomization", "randomisation")
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_one_float_per_image_nothing_written_and_numpys_state_put_back(name, tiny_vit):
+    case = case_for(name, tiny_vit, random_maps(5))
+    before = case.images.clone(), case.targets.clone(), case.masks.copy(), case.maps.copy()
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    scores = score(name, case)
+    assert scores.shape == (5,)
+    assert scores.dtype == np.float64
+    assert np.isfinite(scores).all()
+    assert len(set(scores)) > 1 or name == "pointing_game"
+    for was, now in zip(before, (case.images, case.targets, case.masks, case.maps), strict=True):
+        assert (np.asarray(was) == np.asarray(now)).all()
+    assert (state == np.random.get_state()[1]).all()  # noqa: NPY002
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_passes_are_as_declared(name, tiny_vit):
+    calls = []
+
+    def explainer(images, targets):
+        calls.append(len(images))
+        return brightness(images, targets)
+
+    case, meta = case_for(name, tiny_vit, random_maps(5), explainer=explainer), METRICS[name].meta
+    with counted(tiny_vit) as spent:
+        score(name, case)
+    names = {**meta["options"], "patches": 16}
+    charged = spent.total + case.shared.saved_passes
+    assert charged == 5 * eval(meta["passes"]["forward"], names)
+    assert sum(calls) == 5 * eval(meta["passes"]["explanations"], names)
+
+
+def test_a_metrics_scores_do_not_depend_on_what_ran_before(tiny_vit):
+    maps = {seed: random_maps(4, seed) for seed in (1, 2)}
+
+    def results(names):
+        shared = Shared(tiny_vit)
+        found = {}
+        for name, seed in names:
+            found[name, seed] = score(name, case_for(name, tiny_vit, maps[seed], shared=shared))
+            np.random.random()  # noqa: NPY002
+        return found
+
+    cells = list(itertools.product(METRICS, maps))
+    forwards, backwards = results(cells), results(cells[::-1])
+    alone = {cell: results([cell])[cell] for cell in cells}
+    for cell in cells:
+        np.testing.assert_array_equal(forwards[cell], alone[cell])
+        np.testing.assert_array_equal(backwards[cell], alone[cell])
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if METRICS[name].meta["category"] in
+                                  ("localisation", "complexity")] + ["pixel_flipping", "srg"])  # fmt: skip
+def test_an_images_score_does_not_depend_on_the_others(name, tiny_vit):
+    maps = random_maps(4) * np.array([1, 100, 0.01, 1])[:, None, None]
+    together = score(name, case_for(name, tiny_vit, maps))
+    case = case_for(name, tiny_vit, maps)
+    for i in range(4):
+        alone = case_for(name, tiny_vit, maps[i : i + 1], images=case.images[i : i + 1])
+        np.testing.assert_allclose(score(name, alone), together[i : i + 1], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_degenerate_map_costs_no_other_image(name, tiny_vit):
+    maps = random_maps(4)
+    maps[1] = 0
+    maps[2] = -maps[2]
+    scores = score(name, case_for(name, tiny_vit, maps))
+    assert np.isfinite(scores[[0, 3]]).all()
+    clean = score(name, case_for(name, tiny_vit, np.stack([maps[0], random_maps(1, 9)[0], -maps[2], maps[3]])))
+    np.testing.assert_array_equal(scores[[0, 3]], clean[[0, 3]])
+
+
+def perfect():
+    one = np.zeros(GRID)
+    one[KEY] = 1
+    return one
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_the_map_that_knows_beats_a_random_one_beats_its_inverse(name, planted):
+    count = 48
+    known = np.stack([perfect()] * count)
+    ladder = {"perfect": known, "random": random_maps(count), "inverted": 1 - known}
+    fixed, noise = torch.tensor(ladder["random"], dtype=torch.float32), redraw(1)
+    explainers = {  # what they say of noisy images: the same, half of it drawn anew, another thing
+        "perfect": lambda images, targets: torch.tensor(known, dtype=torch.float32),
+        "random": lambda images, targets: (fixed + noise(images, targets)) / 2,
+        "inverted": lambda images, targets: torch.tensor(2 * known, dtype=torch.float32),
+    }
+    needs = METRICS[name].meta["needs"]
+    means = [score(name, make_case(planted, maps, removal="zero" if "removal" in needs else None,
+                                   explainer=explainers[kind])).mean() for kind, maps in ladder.items()]  # fmt: skip
+    best, middle, worst = means if METRICS[name].meta["direction"] == "higher" else [-mean for mean in means]
+    assert best > middle > worst
