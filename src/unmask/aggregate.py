@@ -20,9 +20,31 @@ if TYPE_CHECKING:
 
     from unmask.statistics.boards import Explainer, Pool
 
-COLUMNS = ["domain", "encoder", "mask_ratio", "pretrain_seed", "finetune_seed", "explainer", "family", "is_control",
-           "metric", "category", "direction", "removal", "variant", "image_id", "label", "prediction", "correct", "score",
-           "status", "reason", "passes", "seconds", "config_hash"]  # fmt: skip
+COLUMNS = [
+    "domain",
+    "encoder",
+    "mask_ratio",
+    "pretrain_seed",
+    "finetune_seed",
+    "explainer",
+    "family",
+    "is_control",
+    "metric",
+    "category",
+    "direction",
+    "removal",
+    "variant",
+    "image_id",
+    "label",
+    "prediction",
+    "correct",
+    "score",
+    "status",
+    "reason",
+    "passes",
+    "seconds",
+    "config_hash",
+]
 _METRIC = ["metric", "removal", "variant", "category", "direction"]
 _EXPLAINER = ["explainer", "family", "is_control"]
 _BOARD = [*_METRIC, *_EXPLAINER, "mean", "low", "high", "rank", "rank_low", "rank_high", "n", "failed", "skipped",
@@ -43,11 +65,16 @@ BOARDS = {
 def settings(config: Config) -> dict[str, Any]:
     """What the tables depend on beside the files they are made from."""
     return {
-        "code": digest.code("unmask.aggregate"), "versions": digest.versions("numpy", "pandas", "pyarrow", "scipy"),
-        "seed": config["seed"], "aggregate": config["aggregate"], "groups": config.groups,
-        "models": [model.folder for model in config.models], "metrics": config["score"]["metrics"],
-        "removals": config["score"]["removals"], "ratios": {name: config.mask_ratio(name) for name in config["encoders"]},
-    }  # fmt: skip
+        "code": digest.code("unmask.aggregate"),
+        "versions": digest.versions("numpy", "pandas", "pyarrow", "scipy"),
+        "seed": config["seed"],
+        "aggregate": config["aggregate"],
+        "groups": config.groups,
+        "models": [model.folder for model in config.models],
+        "metrics": config["score"]["metrics"],
+        "removals": config["score"]["removals"],
+        "ratios": {name: config.mask_ratio(name) for name in config["encoders"]},
+    }
 
 
 def run(config: Config) -> None:
@@ -64,7 +91,7 @@ def run(config: Config) -> None:
 
 
 def read_scores(config: Config, layout: Layout) -> pd.DataFrame:
-    """The scores of every model and group of the config, in config order: exactly these files, whatever else lies there."""
+    """The scores of every model and group, in config order: exactly these files, whatever else lies there."""
     import pandas as pd
 
     parts, entries = [], {entry for group in config.groups.values() for entry in group}
@@ -74,7 +101,9 @@ def read_scores(config: Config, layout: Layout) -> pd.DataFrame:
             table = read_table(path)
             missing = [name for name in COLUMNS if name not in table]
             if missing:
-                raise UserError(f"{path} lacks the columns {', '.join(missing)}; delete it and run the stage score again")
+                raise UserError(
+                    f"{path} lacks the columns {', '.join(missing)}; delete it and run the stage score again"
+                )
             unknown = sorted(set(table["explainer"]) - entries)
             if unknown:
                 raise UserError(f"{path} holds scores of '{unknown[0]}', which explain.groups does not name; "
@@ -85,7 +114,9 @@ def read_scores(config: Config, layout: Layout) -> pd.DataFrame:
     scores = pd.concat(parts, ignore_index=True)
     bad = scores.loc[~scores["direction"].isin(["higher", "lower"]), "metric"]
     if len(bad):
-        raise UserError(f"the metric '{bad.iloc[0]}' has no direction in its scores; META['direction'] must be higher or lower")
+        raise UserError(
+            f"the metric '{bad.iloc[0]}' has no direction in its scores; META['direction'] must be higher or lower"
+        )
     return scores
 
 
@@ -116,7 +147,11 @@ def explainers(config: Config) -> list[Explainer]:
             spec = config.explainer(entry)
             key = digest.of([spec.plugin.id, spec.removal, spec.options])
             meta = spec.plugin.meta
-            found.append(Explainer(entry, meta["family"], meta["family"] == "control", "masks" in meta.get("needs", []), key in seen))
+            found.append(
+                Explainer(
+                    entry, meta["family"], meta["family"] == "control", "masks" in meta.get("needs", []), key in seen
+                )
+            )
             seen.add(key)
     return found
 
@@ -131,7 +166,9 @@ def leaderboards(config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame) -
 
     known, confidence = explainers(config), config["aggregate"]["confidence"]
     table = Table(scores, [e.name for e in known], config["seed"], config["aggregate"]["bootstrap"])
-    tests = {keys: part.mean() for by in (["domain", "encoder"], ["domain"]) for keys, part in accuracy.groupby(by)["test"]}
+    tests = {
+        keys: part.mean() for by in (["domain", "encoder"], ["domain"]) for keys, part in accuracy.groupby(by)["test"]
+    }
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in BOARDS}
     reference = [name for name in (null(known),) if name]
     rankings: dict[tuple[str, str, str], Ranking] = {}
@@ -140,7 +177,11 @@ def leaderboards(config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame) -
         made = board(pooled, metric["direction"], confidence, known)
         rows[name].extend({**keys, **metric, **row, "accuracy": test} for row in made.rows)
         if not metric["variant"]:  # variants of a metric are shown beside it; they have no vote of their own
-            scope = ("model" if "encoder" in keys else "domain" if keys else "all", keys.get("domain"), keys.get("encoder"))
+            scope = (
+                "model" if "encoder" in keys else "domain" if keys else "all",
+                keys.get("domain"),
+                keys.get("encoder"),
+            )
             rankings.setdefault(scope, Ranking()).add(metric["category"], metric["metric"], made)
 
     for metric, cells in table.metrics():
@@ -150,9 +191,13 @@ def leaderboards(config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame) -
             keys = {"domain": cell.domain, "encoder": cell.encoder}
             test = tests[cell.domain, cell.encoder]
             place("leaderboard", keys, metric, pooled, test)
-            rows["controls"].extend({**keys, **metric, **row} for row in _controls(pooled, metric["direction"], confidence, known))
-            rows["mask_ratio"].extend({**keys, "mask_ratio": config.mask_ratio(cell.encoder), **metric, **row, "accuracy": test}
-                                      for row in _ratio_rows(pooled, confidence, known))  # fmt: skip
+            rows["controls"].extend(
+                {**keys, **metric, **row} for row in _controls(pooled, metric["direction"], confidence, known)
+            )
+            rows["mask_ratio"].extend(
+                {**keys, "mask_ratio": config.mask_ratio(cell.encoder), **metric, **row, "accuracy": test}
+                for row in _ratio_rows(pooled, confidence, known)
+            )
             by_domain.setdefault(cell.domain, []).append(pooled)
         domains = {domain: join(pools, reference) for domain, pools in by_domain.items()}
         for domain, pooled in domains.items():
@@ -181,8 +226,10 @@ def _controls(pooled: Pool, direction: str, confidence: float, known: list[Expla
 
 
 def _ratio_rows(pooled: Pool, confidence: float, known: list[Explainer]) -> list[dict[str, Any]]:
-    """Scores, and scores relative to the random control on the same images: a model trained on masked images tolerates
-    removal, so the scores themselves are not comparable across mask ratios."""
+    """Scores, and scores relative to the random control on the same images.
+
+    A model trained on masked images tolerates removal, so the scores alone are not comparable across mask ratios.
+    """
     import numpy as np
 
     from unmask.statistics.boards import null
@@ -202,12 +249,23 @@ def _ratio_rows(pooled: Pool, confidence: float, known: list[Explainer]) -> list
 def failures(scores: pd.DataFrame) -> pd.DataFrame:
     """Scores that are not ok, counted by cell, status and reason."""
     lost = scores[scores["status"] != "ok"]
-    keys = ["domain", "encoder", "pretrain_seed", "finetune_seed", "explainer", "metric", "removal", "variant", "status", "reason"]
+    keys = [
+        "domain",
+        "encoder",
+        "pretrain_seed",
+        "finetune_seed",
+        "explainer",
+        "metric",
+        "removal",
+        "variant",
+        "status",
+        "reason",
+    ]
     return lost.groupby(keys, sort=False, dropna=False).size().reset_index(name="count")
 
 
 def costs(config: Config, layout: Layout, scores: pd.DataFrame) -> pd.DataFrame:
-    """Forward-pass equivalents and seconds per image: of the explainers' maps, and of scoring them under each metric."""
+    """Forward-pass equivalents and seconds per image: of the maps, and of scoring them under each metric."""
     import pandas as pd
 
     rows = []
@@ -216,19 +274,34 @@ def costs(config: Config, layout: Layout, scores: pd.DataFrame) -> pd.DataFrame:
             path = layout.maps(model) / f"{group}.json"
             index = read_json(path) if path.exists() else {"images": [], "explainers": []}
             images = max(1, len(index["images"]))
-            rows.extend({"stage": "explain", "domain": model.domain, "encoder": model.encoder, "explainer": cell["name"],
-                         "metric": None, "removal": None, "seconds": cell["seconds"] / images,
-                         "passes": (cell["passes"]["forward"] + 3 * cell["passes"]["backward"]) / images}
-                        for cell in index["explainers"] if cell["status"] == "ok")  # fmt: skip
+            rows.extend(
+                {
+                    "stage": "explain",
+                    "domain": model.domain,
+                    "encoder": model.encoder,
+                    "explainer": cell["name"],
+                    "metric": None,
+                    "removal": None,
+                    "seconds": cell["seconds"] / images,
+                    "passes": (cell["passes"]["forward"] + 3 * cell["passes"]["backward"]) / images,
+                }
+                for cell in index["explainers"]
+                if cell["status"] == "ok"
+            )
     keys = ["domain", "encoder", "explainer", "metric", "removal"]
-    scored = scores[scores["status"] == "ok"].groupby(keys, sort=False, dropna=False)[["passes", "seconds"]].mean().reset_index()
+    scored = (
+        scores[scores["status"] == "ok"]
+        .groupby(keys, sort=False, dropna=False)[["passes", "seconds"]]
+        .mean()
+        .reset_index()
+    )
     made = pd.DataFrame(rows, columns=["stage", *keys, "passes", "seconds"])
     parts = [part for part in (made, scored.assign(stage="score")[made.columns]) if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else made
 
 
 def _ordered(table: pd.DataFrame, config: Config) -> pd.DataFrame:
-    """Sort by domain, encoder, metric and removal in config order (unknown names last), keeping the order below that."""
+    """Sort by domain, encoder, metric and removal in config order (unknown names last); stable below that."""
     import pandas as pd
 
     orders = {

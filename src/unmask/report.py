@@ -23,9 +23,16 @@ TABLES = ("leaderboard", "by_domain", "overall", "ranking", "mask_ratio", "accur
 
 def settings(config: Config) -> dict[str, Any]:
     """What the page depends on beside the files it is made from."""
-    page = {path.name: digest.of(path.read_text(encoding="utf-8")) for path in sorted((digest.PACKAGE / "page").glob("index.*"))}
-    return {"code": digest.code("unmask.report"), "page": page, "versions": digest.versions("jinja2", "matplotlib", "pandas"),
-            "config": config.data}  # fmt: skip
+    page = {
+        path.name: digest.of(path.read_text(encoding="utf-8"))
+        for path in sorted((digest.PACKAGE / "page").glob("index.*"))
+    }
+    return {
+        "code": digest.code("unmask.report"),
+        "page": page,
+        "versions": digest.versions("jinja2", "matplotlib", "pandas"),
+        "config": config.data,
+    }
 
 
 def run(config: Config) -> None:
@@ -69,7 +76,14 @@ def figures(config: Config, layout: Layout, tables: dict[str, pd.DataFrame]) -> 
     overall = tables["overall"]
     if order:
         controls = set(overall.loc[overall["is_control"], "explainer"])
-        made.append(("ranks", ranks.draw(rank_matrix(overall, order), controls, "Rank by pooled mean (1 = best), sorted by mean rank")))
+        made.append(
+            (
+                "ranks",
+                ranks.draw(
+                    rank_matrix(overall, order), controls, "Rank by pooled mean (1 = best), sorted by mean rank"
+                ),
+            )
+        )
     return made
 
 
@@ -140,7 +154,14 @@ def gallery(config: Config, layout: Layout, model: ModelId) -> tuple[list[Column
             whole = cell["status"] == "ok"
             maps = read_arrays(folder / cell["file"])["maps"][chosen] if whole else None
             finite = maps is not None and np.isfinite(maps).all()
-            columns.append(Column(cell["name"], cell["signed"], maps if finite else None, "" if finite else "failed" if whole else cell["status"]))
+            columns.append(
+                Column(
+                    cell["name"],
+                    cell["signed"],
+                    maps if finite else None,
+                    "" if finite else "failed" if whole else cell["status"],
+                )
+            )
     return columns, [images[i] for i in chosen]
 
 
@@ -150,5 +171,10 @@ def _gallery(layout: Layout, model: ModelId, columns: list[Column], rows: list[d
     folder = layout.domain(model.domain)
     classes, test = read_json(folder / "card.json")["classes"], read_arrays(folder / "test.safetensors")
     taken = [row["index"] for row in rows]
-    return draw(test["images"][taken], test["masks"][taken], [(classes[row["label"]], row["correct"]) for row in rows], columns,
-                f"{model.domain}, encoder {model.encoder}")  # fmt: skip
+    return draw(
+        test["images"][taken],
+        test["masks"][taken],
+        [(classes[row["label"]], row["correct"]) for row in rows],
+        columns,
+        f"{model.domain}, encoder {model.encoder}",
+    )

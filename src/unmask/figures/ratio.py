@@ -1,0 +1,70 @@
+"""Scores against the effective mask ratio of the encoder's pretraining."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unmask.figures import style
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ROWS = (("", "score"), ("minus_random", "score minus the\nrandom control's"))
+
+
+def draw(
+    panels: list[tuple[str, pd.DataFrame]], explainers: list[str], control: str | None, title: str, confidence: float
+) -> Figure:
+    """`panels` holds (label, mask-ratio rows of one metric); the lower row shows differences to the random control.
+
+    `control` (the random one, or None) is drawn in grey. The columns that are read:
+    explainer, mask_ratio (NaN = from scratch), mean, low, high, minus_random and its _low, _high, direction.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    looks = list(zip(explainers, style.PALETTE, style.MARKERS, strict=False))
+    looks += [(control, style.family_colour("control"), "x")] if control else []
+    figure = Figure(figsize=(style.PAGE, 3.2), layout="constrained")
+    grid = figure.subplots(2, len(panels), sharex=True, squeeze=False)
+    for column, (label, rows) in enumerate(panels):
+        for row, (prefix, ylabel) in enumerate(ROWS):
+            names = [prefix, f"{prefix}_low", f"{prefix}_high"] if prefix else ["mean", "low", "high"]
+            _panel(grid[row, column], rows, [look for look in looks if not prefix or look[0] != control], names)
+            if column == 0:
+                grid[row, 0].set_ylabel(ylabel)
+        arrow = "\N{UPWARDS ARROW} higher" if rows["direction"].iloc[0] == "higher" else "\N{DOWNWARDS ARROW} lower"
+        grid[0, column].set_title(f"{style.name_lines(label, 24)}\n({arrow} is better)", loc="left")
+        grid[1, column].axhline(0, color="#777777", linewidth=0.6, zorder=0)
+        grid[1, column].set_xlabel("effective mask ratio")
+    grid[0, 0].set_xlim(0, 1)
+    figure.align_ylabels(grid[:, 0])
+    handles = [
+        Line2D([], [], color=colour, marker=marker, markersize=3.5, label=style.readable(name))
+        for name, colour, marker in looks
+    ]
+    handles.append(Line2D([], [], color="#000000", linestyle=(0, (4, 2)), linewidth=0.9, label="trained from scratch"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.suptitle(f"{title}: mean with {confidence:.0%} band", x=0.005, ha="left", fontsize=7.5)
+    return figure
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, looks: list[tuple[str, str, str]], names: list[str]) -> None:
+    for line, (name, colour, marker) in enumerate(looks):
+        own = rows[rows["explainer"] == name]
+        curve = own.dropna(subset="mask_ratio").sort_values("mask_ratio")
+        # A little aside each, or the intervals would lie on one another.
+        x, (mean, low, high) = (
+            curve["mask_ratio"] + 0.012 * (line - (len(looks) - 1) / 2),
+            (curve[column] for column in names),
+        )
+        axes.plot(x, mean, color=colour, marker=marker, markersize=3.5)
+        axes.fill_between(x, low, high, color=colour, alpha=0.1, linewidth=0)
+        axes.vlines(x, low, high, color=colour, linewidth=0.7)
+        for value in own.loc[own["mask_ratio"].isna(), names[0]]:
+            axes.axhline(value, color=colour, linestyle=(0, (4, 2)), linewidth=0.9, zorder=1)
+    axes.grid(axis="y", color="#EEEEEE", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.locator_params(axis="y", nbins=4)

@@ -1,0 +1,89 @@
+"""The long table of scores as dense arrays: one cell per domain, encoder and metric, images x explainers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from unmask.errors import UserError
+from unmask.seeds import numpy_generator
+from unmask.statistics.bootstrap import counts
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+METRIC = ["metric", "removal", "variant", "category", "direction"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A model family's scores under one metric: `values` [U, E] (NaN unless ok), `failed` and `skipped` [E]."""
+
+    domain: str
+    encoder: str
+    values: np.ndarray
+    failed: np.ndarray
+    skipped: np.ndarray
+
+
+class Table:
+    """The scores, coded by units: a unit is a test image under one pair of seeds, numbered within its domain."""
+
+    def __init__(self, scores: pd.DataFrame, explainers: list[str], seed: int, resamples: int):
+        """`scores` is the long table; `explainers` gives the columns' order; `seed` and `resamples` the bootstrap's."""
+        self.scores, self.explainers = scores, explainers
+        self._seed, self._resamples = seed, resamples
+        self._columns = scores["explainer"].map({name: i for i, name in enumerate(explainers)}).to_numpy()
+        self._units, self.weights = self._code_units()
+
+    def _code_units(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The unit of every row, and the resampling weights [B, U] of every domain's units."""
+        import numpy as np
+        import pandas as pd
+
+        scores = self.scores
+        pairs, names = pd.factorize(
+            scores["pretrain_seed"].astype(str) + "/" + scores["finetune_seed"].astype(str), sort=True)  # fmt: skip
+        # With one pair of seeds there is nothing to draw, and the weight is 1.
+        seeds = counts(numpy_generator(self._seed, "aggregate", "seeds"), len(names), self._resamples)
+        units, weights = np.zeros(len(scores), np.int64), {}
+        for domain, rows in scores.groupby("domain", sort=False).indices.items():
+            images, ids = pd.factorize(scores["image_id"].to_numpy()[rows].astype(str), sort=True)
+            unit, combined = np.unique(pairs[rows] * len(ids) + images, return_inverse=True)[:2]
+            units[rows] = combined
+            draws = counts(numpy_generator(self._seed, "aggregate", "images", domain), len(ids), self._resamples)
+            weights[domain] = seeds[:, unit // len(ids)] * draws[:, unit % len(ids)]
+        return units, weights
+
+    def metrics(self) -> Iterator[tuple[dict[str, str | None], list[Cell]]]:
+        """Each metric x removal x variant in the table's order: its keys, and its cells in the table's order."""
+        for keys, rows in self.scores.groupby(METRIC, sort=False, dropna=False).indices.items():
+            named = {
+                name: (value if isinstance(value, str) else None) for name, value in zip(METRIC, keys, strict=True)
+            }
+            yield named, self._cells(rows, named)
+
+    def _cells(self, rows: np.ndarray, metric: dict[str, str | None]) -> list[Cell]:
+        import numpy as np
+
+        cells = []
+        part = self.scores.iloc[rows]
+        score, status = part["score"].to_numpy(np.float64), part["status"].to_numpy()
+        for (domain, encoder), inside in part.groupby(["domain", "encoder"], sort=False).indices.items():
+            unit, column = self._units[rows[inside]], self._columns[rows[inside]]
+            shape = (self.weights[domain].shape[1], len(self.explainers))
+            taken = np.zeros(shape, np.int64)
+            np.add.at(taken, (unit, column), 1)
+            if taken.max() > 1:
+                raise UserError(f"the scores of {domain}/{encoder} hold an image twice for the explainer "
+                                f"'{self.explainers[int(taken.max(0).argmax())]}' and the metric '{metric['metric']}'; "
+                                "delete them and run the stage score again")  # fmt: skip
+            values = np.full(shape, np.nan)
+            values[unit, column] = np.where(status[inside] == "ok", score[inside], np.nan)
+            tally = {
+                kind: np.bincount(column[status[inside] == kind], minlength=shape[1]) for kind in ("failed", "skipped")
+            }
+            cells.append(Cell(domain, encoder, values, **tally))
+        return cells

@@ -1,0 +1,201 @@
+"""The stage on a results folder with planted effects."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+
+from unmask import aggregate
+from unmask.config import ModelId
+from unmask.errors import UserError
+from unmask.files import read_table, write_table
+from unmask.layout import Layout
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    config = synthetic.write(synthetic.config(tmp_path_factory.mktemp("aggregate")))
+    aggregate.run(config)
+    return config
+
+
+def table(config, name):
+    return read_table(Layout(config.results).leaderboards / f"{name}.csv")
+
+
+def test_means_are_those_of_the_scores(run):
+    scores, board = read_table(Layout(run.results).leaderboards / "scores.parquet"), table(run, "leaderboard")
+    keys = ["domain", "encoder", "metric", "removal", "explainer"]
+    expected = scores[scores["status"] == "ok"].groupby(keys, dropna=False)["score"].agg(["mean", "size"])
+    found = board[board["n"] > 0].set_index(keys)
+    assert len(found) == len(expected)
+    aligned = (
+        found.reset_index().fillna({"removal": "-"}).merge(expected.reset_index().fillna({"removal": "-"}), on=keys)
+    )
+    np.testing.assert_allclose(aligned["mean_x"], aligned["mean_y"], rtol=1e-9)
+    assert (aligned["n"] == aligned["size"]).all()
+    pooled = table(run, "overall").set_index(["metric", "removal", "explainer"])
+    one = scores[(scores["metric"] == "toy_robustness") & (scores["explainer"] == "sharp")]["score"].mean()
+    assert pooled.loc[("toy_robustness", np.nan, "sharp"), "mean"] == pytest.approx(one, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["leaderboard", "by_domain", "overall"])
+def test_the_planted_order_in_both_directions(run, name):
+    board = table(run, name)
+    for (metric, _), part in board[board["metric"] != "toy_robustness"].groupby(["metric", "removal"], dropna=False):
+        for _, one in part.groupby([c for c in ("domain", "encoder") if c in part] or "metric"):
+            order = [e for e in one["explainer"] if e != "weak"]
+            assert order == ["oracle_toy", "sharp", "shifted", "random_toy"], metric
+    assert set(board["direction"]) == {"lower", "higher"}
+    assert ((board["low"] <= board["mean"]) & (board["mean"] <= board["high"]) | (board["n"] == 0)).all()
+    assert ((board["rank_low"] <= board["rank_high"]) | (board["n"] == 0)).all()
+
+
+def test_no_ok_score_means_no_rank_and_last_place(run):
+    board = table(run, "leaderboard")
+    for _, part in board[board["metric"] == "toy_robustness"].groupby(["domain", "encoder"]):
+        last = part.iloc[-1]
+        assert last["explainer"] == "oracle_toy"
+        assert np.isnan(last["rank"])
+        assert np.isnan(last["mean"])
+        assert (last["n"], last["skipped"]) == (0, synthetic.IMAGES)
+        assert part.iloc[0]["explainer"] == "sharp"
+
+
+def test_failures_are_counted_with_their_reason(run):
+    failed = table(run, "failed")
+    lost = failed[failed["status"] == "failed"]
+    assert (lost["count"] == 3).all()
+    assert len(lost) == len(run.models)
+    assert set(lost["reason"]) == {"metric returned <b>nan</b>"}
+    weak = table(run, "leaderboard").query("explainer == 'weak' and metric == 'toy_localisation'")
+    assert (weak["failed"] == 3).all()
+    assert (weak["n"] == synthetic.IMAGES - 3).all()
+
+
+def test_accuracy_stands_beside_every_score(run):
+    board, accuracy = table(run, "leaderboard"), table(run, "accuracy")
+    assert accuracy["test"].tolist() == pytest.approx([0.7 + 0.01 * i for i in range(len(run.models))])
+    shown = board.groupby(["domain", "encoder"], sort=False)["accuracy"].unique().explode().tolist()
+    assert shown == pytest.approx(accuracy["test"].tolist())
+
+
+def test_controls_hold_paired_differences(run):
+    rows = table(run, "controls").query("control == 'random_toy' and domain == 'rings' and encoder == 'm25'")
+    planted = synthetic.goodness(run, ModelId("rings", "m25", 0, 0), "toy_localisation", None)
+    row = rows.query("metric == 'toy_localisation' and explainer == 'sharp'").iloc[0]
+    difference = planted["sharp"] - planted["random_toy"]
+    assert row["difference"] == pytest.approx(difference.mean(), rel=1e-9)
+    # Paired: the image effect (sd .1) is gone, the two noises (sd .05 each) are left.
+    assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * difference.std() / np.sqrt(synthetic.IMAGES), rel=0.2)
+    assert set(rows.query("explainer == 'sharp'")["verdict"]) == {"better"}
+    assert rows.query("metric == 'toy_faithfulness'")["controls_separated"].all()
+    weak = rows.query("metric == 'toy_localisation' and explainer == 'weak'").iloc[0]
+    assert weak["n"] == synthetic.IMAGES - 3
+    assert weak["difference"] == pytest.approx((planted["weak"] - planted["random_toy"])[3:].mean(), rel=1e-9)
+
+
+def test_mask_ratio_includes_scratch_and_the_difference_to_random(run):
+    ratios = table(run, "mask_ratio")
+    assert ratios[ratios["encoder"] == "scratch"]["mask_ratio"].isna().all()
+    assert set(ratios["mask_ratio"].dropna()) == {0.25, 0.75}
+    random = ratios[ratios["explainer"] == "random_toy"]
+    assert (random[["minus_random", "minus_random_low", "minus_random_high"]] == 0).all(axis=None)
+    sharp = ratios[ratios["explainer"] == "sharp"]
+    assert (sharp["minus_random"].abs() - 0.3).abs().max() < 0.06
+
+
+def test_ranking_across_metrics(run):
+    ranking = table(run, "ranking")
+    assert set(ranking["scope"]) == {"all", "domain", "model"}
+    every = ranking[(ranking["scope"] == "all") & (ranking["category"] == "all")].set_index("explainer")
+    # oracle: 1 in faithfulness and localisation, last (5) in robustness, where it was skipped
+    assert every.loc["oracle_toy", "mean_rank"] == pytest.approx((1 + 1 + 5) / 3)
+    assert every.loc["oracle_toy", "missing"] == 1
+    assert every.loc["sharp", "mean_rank"] == pytest.approx((2 + 2 + 1) / 3)
+    assert every.index[0] == "sharp"
+
+
+def test_reruns_are_byte_identical_and_the_seed_matters(run, tmp_path):
+    folder = Layout(run.results).leaderboards
+    before = {path.name: path.read_bytes() for path in folder.glob("*.csv")}
+    aggregate.run(run)
+    assert {path.name: path.read_bytes() for path in folder.glob("*.csv")} == before
+    assert set(before) == {
+        f"{n}.csv"
+        for n in ("leaderboard", "by_domain", "overall", "ranking", "mask_ratio", "controls", "accuracy", "failed")
+    }
+    assert all(b"seconds" not in content for content in before.values())
+    other = synthetic.write(synthetic.config(tmp_path, seed=1))
+    aggregate.run(other)
+    assert (Layout(other.results).leaderboards / "leaderboard.csv").read_bytes() != before["leaderboard.csv"]
+
+
+def test_files_that_the_config_does_not_name_are_ignored(run, tmp_path):
+    config = synthetic.write(synthetic.config(tmp_path))
+    stray = Layout(config.results).scores(ModelId("rings", "scratch", 7, 0)) / "first.parquet"
+    write_table(stray, synthetic.scores(config, ModelId("rings", "scratch", 0, 0), "first"))
+    aggregate.run(config)
+    assert table(config, "leaderboard").equals(table(run, "leaderboard"))
+
+
+def test_an_order_of_rows_does_not_matter(run, tmp_path):
+    config = synthetic.write(synthetic.config(tmp_path))
+    for model in config.models:
+        path = Layout(config.results).scores(model) / "first.parquet"
+        write_table(path, read_table(path).sample(frac=1, random_state=0))
+    aggregate.run(config)
+    for name in ("leaderboard", "overall", "ranking", "mask_ratio"):
+        pd.testing.assert_frame_equal(table(config, name), table(run, name), rtol=1e-9)
+
+
+def test_several_seeds_are_pooled_and_widen_the_interval(tmp_path):
+    """Scores that differ between seeds and not between images: the interval comes from the seeds alone."""
+    config = synthetic.config(
+        tmp_path, seeds=(0, 1, 2), domains=("rings",), encoders=("m25",), aggregate={"bootstrap": 4000}
+    )
+    synthetic.write(config)
+    for model in config.models:
+        for group in config.groups:
+            path = Layout(config.results).scores(model) / f"{group}.parquet"
+            write_table(path, read_table(path).assign(score=float(model.pretrain_seed), status="ok"))
+    aggregate.run(config)
+    row = table(config, "leaderboard").iloc[0]
+    assert (row["mean"], row["low"], row["high"], row["n"]) == (1, 0, 2, 3 * synthetic.IMAGES)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda t: t.drop(columns="reason"), "lacks the columns reason"),
+    (lambda t: t.assign(explainer="stranger"), "'stranger'"),
+    (lambda t: t.assign(direction="up"), "no direction"),
+    (lambda t: pd.concat([t, t.iloc[:1]]), "twice"),
+])  # fmt: skip
+def test_scores_that_do_not_fit_are_refused(tmp_path, change, message):
+    config = synthetic.write(synthetic.config(tmp_path, domains=("rings",), encoders=("m25",)))
+    path = Layout(config.results).scores(config.models[0]) / "first.parquet"
+    write_table(path, change(read_table(path)))
+    with pytest.raises(UserError, match=message):
+        aggregate.run(config)
+
+
+def test_missing_scores_name_the_file(tmp_path):
+    config = synthetic.write(synthetic.config(tmp_path, domains=("rings",), encoders=("m25",)))
+    path = Layout(config.results).scores(config.models[0]) / "controls.parquet"
+    path.unlink()
+    with pytest.raises(UserError, match=r"controls\.parquet does not exist"):
+        aggregate.run(config)
+
+
+def test_settings_change_with_what_matters(tmp_path):
+    first, second = synthetic.config(tmp_path / "a"), synthetic.config(tmp_path / "b", aggregate={"bootstrap": 500})
+    assert aggregate.settings(first) == aggregate.settings(synthetic.config(tmp_path / "c"))
+    assert aggregate.settings(first) != aggregate.settings(second)
+
+
+def test_cost_gives_passes_and_seconds(run):
+    cost = read_table(Layout(run.results).leaderboards / "cost.parquet")
+    made = cost[cost["stage"] == "explain"]
+    assert len(made) == len(run.models) * len(synthetic.EXPLAINERS)
+    assert made["passes"].unique().tolist() == [1.0]
+    assert made["seconds"].unique().tolist() == pytest.approx([0.1])
+    assert cost[cost["stage"] == "score"]["passes"].unique().tolist() == [2.0]
