@@ -19,17 +19,17 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 run: $(READY)  ## Run the default benchmark (config.yaml) to results/7_report/index.html
-	@$(BIN)/unmask check
+	@$(BIN)/unmask check --time
 	$(BIN)/snakemake --cores $(CORES)
 	@echo "The report is results/7_report/index.html"
 
 smoke: $(READY)  ## The same DAG in about three minutes (config/smoke.yaml)
-	@$(BIN)/unmask check --config config/smoke.yaml
+	@$(BIN)/unmask check --time --config config/smoke.yaml
 	$(BIN)/snakemake --cores $(CORES) --configfile config/smoke.yaml
 	@echo "The report is results/smoke/7_report/index.html"
 
 real-sample: $(READY)  ## The same DAG on real images in the folder layout (config/real-sample.yaml)
-	@$(BIN)/unmask check --config config/real-sample.yaml
+	@$(BIN)/unmask check --time --config config/real-sample.yaml
 	$(BIN)/snakemake --cores $(CORES) --configfile config/real-sample.yaml
 	@echo "The report is results/real-sample/7_report/index.html"
 

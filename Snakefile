@@ -4,19 +4,15 @@
 #   snakemake --cores 2 --configfile config/smoke.yaml     another config (it replaces config.yaml, nothing is merged)
 #   snakemake --cores 2 maps                               up to a stage: data pretrain finetune maps scores leaderboards
 #   snakemake -n                                           what would run, and why
-import os
-import sys
 from pathlib import Path
 
 from snakemake.utils import min_version
 
 min_version("9.20")
 
-# Jobs find the `unmask` of the environment that runs Snakemake, activated or not.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-
 from unmask import dag
 
+dag.use_this_environment()
 CONFIG = dag.configure(config, workflow.overwrite_configfiles, Path(workflow.basedir) / "config.yaml")
 RESULTS = str(CONFIG.results)
 

@@ -31,7 +31,8 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--config", default="config.yaml", help="the config file (default: config.yaml)")
         return sub
 
-    command("check", "check a config and say what it would run")
+    check = command("check", "check a config and say what it would run")
+    check.add_argument("--time", action="store_true", help="also estimate the minutes on this machine")
     listing = command("list", "list the plug-ins of a kind with what is known of each")
     listing.add_argument("kind", choices=("domains", "explainers", "metrics", "removals"))
 

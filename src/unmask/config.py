@@ -271,6 +271,9 @@ def _check_options(given: dict[str, Any], plugin: registry.Plugin, where: str) -
             fits = False
         if default is not None and not fits:
             raise UserError(f"{where}.{key}: {value!r} is not of type {type(default).__name__} (default: {default!r})")
+        choices = plugin.meta.get("choices", {}).get(key)
+        if choices and value not in choices:
+            raise UserError(f"{where}.{key}: '{value}' is not allowed; {registry.suggest(value, choices)}")
         low, high = plugin.meta.get("ranges", {}).get(key, (None, None))
         if (low is not None and value < low) or (high is not None and value > high):
             raise UserError(f"{where}.{key}: {value!r} is outside {low} to {'any' if high is None else high}")

@@ -20,6 +20,11 @@ from unmask.layout import Layout
 STAGES = ("data", "pretrain", "finetune", "explain", "score", "aggregate", "report")
 
 
+def use_this_environment() -> None:
+    """Let jobs find the `unmask` of the environment that runs Snakemake, activated or not."""
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
 def configure(given: dict[str, Any], config_files: Iterable[str | Path], default: str | Path) -> Config:
     """The checked config of this run; a mistake ends the process with one sentence and exit code 2.
 
@@ -61,6 +66,18 @@ def settings(config: Config, stage: str, **fixed: Any) -> Callable[[Any], str]:
         if key not in seen:
             seen[key] = digest.of(module.settings(config, **fixed, **named))
         return seen[key]
+
+    return of
+
+
+def encoder_of(config: Config) -> Callable[[Any], list[Path]]:
+    """A function of a model's wildcards: the pretrained weights it starts from, none for `scratch`."""
+
+    def of(wildcards: Any) -> list[Path]:
+        if wildcards.encoder not in config.pretrained:
+            return []
+        folder = Layout(config.results).encoder(wildcards.encoder, int(wildcards.pretrain_seed))
+        return [folder / "encoder.safetensors"]
 
     return of
 

@@ -33,4 +33,4 @@ def resolve(name: str) -> torch.device:
 
 def batch_size(device: torch.device) -> int:
     """Images per pass that keep the device busy without filling its memory."""
-    return 128 if device.type == "cpu" else 1024
+    return 64 if device.type == "cpu" else 1024

@@ -70,9 +70,8 @@ def choose(labels: np.ndarray, count: int, generator: np.random.Generator) -> li
 
 def planned(spec: ExplainerSpec, patches: int) -> passes.Passes:
     """Passes per image as the plug-in declares them, for the entry's options and a number of patches."""
-    names = {**spec.options, "patches": patches}
     known = spec.plugin.meta["passes"]
-    return passes.Passes(*(int(eval(known[way], {"__builtins__": {}}, names)) for way in ("forward", "backward")))
+    return passes.Passes(*(int(passes.declared(known[way], spec.options, patches)) for way in ("forward", "backward")))
 
 
 def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetune_seed: int, group: str) -> None:
@@ -258,7 +257,6 @@ def _report(spec: ExplainerSpec, job: _Job, result: _Maps) -> None:
         print(f"{spec.name}: its META declares other passes: {_counts(declared)}", flush=True)
     for image_id, reason in result.failed.items():
         print(f"{spec.name}: failed on {image_id}: {reason}", flush=True)
-
 
 
 def _counts(measured: dict[str, int]) -> str:

@@ -40,3 +40,8 @@ def counted(model: nn.Module) -> Iterator[Passes]:
         yield passes
     finally:
         handle.remove()
+
+
+def declared(formula: str, options: dict[str, object], patches: int) -> float:
+    """What a plug-in's cost formula says: a Python expression over its options and `patches`."""
+    return float(eval(formula, {"__builtins__": {}}, {**options, "patches": patches}))

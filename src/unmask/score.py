@@ -15,6 +15,7 @@ from unmask.config import Config, ModelId
 from unmask.errors import UserError
 from unmask.files import read_table, write_table
 from unmask.layout import Layout
+from unmask.passes import declared
 from unmask.scoring import Cell, Work, common_settings, explainer_settings, metric_settings, removal_settings
 
 if TYPE_CHECKING:
@@ -67,15 +68,18 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
         if missing[entry]:
             joined = pd.concat([table.assign(key=key) for key, table in rows.items()], ignore_index=True)
             write_table(path, joined)
-    whole = _typed(pd.concat(tables, ignore_index=True).assign(config_hash=config_hash(config)))
+    whole = _typed(pd.concat(tables, ignore_index=True).assign(config_hash=config_hash(config, model_id)))
     write_table(folder / f"{group}.parquet", whole)
     counts = whole["status"].value_counts()
     print(f"scores: {len(whole)} rows, " + ", ".join(f"{count} {status}" for status, count in counts.items()))
 
 
-def config_hash(config: Config) -> str:
-    """Of the whole config but for what differs between machines: paths and the device."""
-    return digest.of({key: value for key, value in config.data.items() if key not in ("results", "device", "plugins")})
+def config_hash(config: Config, model: ModelId) -> str:
+    """Of the sections that decide a model's scores; what else is run beside them, and where, leaves it unchanged."""
+    sections = ("seed", "image", "model", "pretrain", "finetune")
+    own = {"domain": config["domains"][model.domain], "encoder": config["encoders"][model.encoder]}
+    options = {key: config[key]["options"] for key in ("explain", "score")}
+    return digest.of([{key: config[key] for key in sections}, own, options, config["explain"]["images"]])
 
 
 def _entries(config: Config, group: str) -> list[str]:
@@ -107,16 +111,11 @@ def _announce(work: Work, missing: dict[str, list[Cell]]) -> None:
             images = len(work.index["images"][: cell.metric.images])
             patches = (work.config["image"]["size"] // work.config["image"]["patch"]) ** 2
             passes = cell.metric.plugin.meta["passes"]
-            planned += images * _value(passes.get("forward", "0"), patches, cell.metric.options)
-            times = _value(passes.get("explanations", "0"), patches, cell.metric.options)
+            planned += images * declared(passes.get("forward", "0"), cell.metric.options, patches)
+            times = declared(passes.get("explanations", "0"), cell.metric.options, patches)
             one = cell.explainer.plugin.meta["passes"]
-            cost = sum(weight * _value(one.get(kind, "0"), patches, cell.explainer.options)
+            cost = sum(weight * declared(one.get(kind, "0"), cell.explainer.options, patches)
                        for kind, weight in (("forward", 1), ("backward", 3)))  # fmt: skip
             explained = max(explained, images * times * cost)
         planned += explained
     print(f"scores: {number} cells to compute, at most {planned:.0f} forward-pass equivalents", flush=True)
-
-
-def _value(formula: str, patches: int, options: dict[str, Any]) -> float:
-    """Of a cost formula, a Python expression over `patches` and a plug-in's options."""
-    return float(eval(formula, {"__builtins__": {}}, {**options, "patches": patches}))

@@ -52,8 +52,8 @@ def test_faithfulness_correlation_is_one_where_the_logit_is_the_sum_of_attributi
                                atol=1e-6)  # fmt: skip
 
 
-@pytest.mark.parametrize("operator", ["zero", "mean", "blur", "mask_token"])
-def test_pixel_flipping_is_a_plain_loop_over_patches(tiny_vit, operator):
+@pytest.mark.parametrize(("operator", "step"), [("zero", 1), ("mean", 2), ("blur", 4), ("mask_token", 1)])
+def test_pixel_flipping_is_a_plain_loop_over_patches(tiny_vit, operator, step):
     case = make_case(tiny_vit, np.random.default_rng(0).normal(size=(3, SIZE, SIZE)), removal=operator)
     expected = []
     for i in range(3):
@@ -64,8 +64,14 @@ def test_pixel_flipping_is_a_plain_loop_over_patches(tiny_vit, operator):
             with torch.no_grad():
                 logits = tiny_vit(case.removal.remove(case.images[i : i + 1], keep.reshape(1, *GRID)))
             curve.append(logits.softmax(1)[0, 0].item())
-        expected.append(sum((a + b) / 2 for a, b in itertools.pairwise(curve)) / 15)
-    np.testing.assert_allclose(score("pixel_flipping", case), expected, atol=1e-6)
+        curve = curve[step - 1 :: step]
+        expected.append(sum((a + b) / 2 for a, b in itertools.pairwise(curve)) / (len(curve) - 1))
+    np.testing.assert_allclose(score("pixel_flipping", case, step=step), expected, atol=1e-6)
+
+
+def test_a_step_that_does_not_divide_the_patches_is_said(tiny_vit):
+    with pytest.raises(ValueError, match="step 3 does not divide the 16 patches"):
+        score("pixel_flipping", make_case(tiny_vit, one_hot(3), removal="zero"), step=3)
 
 
 def test_pixel_flipping_is_quantus_region_perturbation_in_pixel_space(tiny_vit):

@@ -122,7 +122,7 @@ def test_the_long_table_has_a_row_per_image_metric_and_explainer(results):
     assert of(table, metric="sparseness")["removal"].isna().all()
     assert (table["score"].notna() == (table["status"] == "ok")).all()
     assert (table["reason"].isna() == (table["status"] == "ok")).all()
-    assert set(table["config_hash"]) == {score.config_hash(settings)}
+    assert set(table["config_hash"]) == {score.config_hash(settings, MODEL)}
     flips = of(table, metric="pixel_flipping", explainer="saliency")
     assert (flips["passes"] == 4).all()  # 2 x 2 patches
     assert (of(table, metric="max_sensitivity", explainer="saliency")["passes"] == 5 * 3).all()

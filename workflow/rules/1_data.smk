@@ -12,14 +12,15 @@ rule data_domain:
             category="Data",
             labels={"domain": "{domain}"},
         ),
-    params:
-        settings=dag.settings(CONFIG, "data"),
     log:
         f"{RESULTS}/logs/1_data/{{domain}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/1_data/{{domain}}.tsv"
+    params:
+        config=f"{RESULTS}/config.json",
+        settings=dag.settings(CONFIG, "data"),
     shell:
-        "unmask data --config {RESULTS}/config.json --domain {wildcards.domain} > {log} 2>&1"
+        "unmask data --config {params.config:q} --domain {wildcards.domain} > {log:q} 2>&1"
 
 
 rule data_pool:
@@ -32,14 +33,15 @@ rule data_pool:
     output:
         arrays=f"{RESULTS}/1_data/pool.safetensors",
         table=f"{RESULTS}/1_data/pool.csv",
-    params:
-        settings=dag.settings(CONFIG, "data", pool=True),
     log:
         f"{RESULTS}/logs/1_data/pool.log",
     benchmark:
         f"{RESULTS}/benchmarks/1_data/pool.tsv"
+    params:
+        config=f"{RESULTS}/config.json",
+        settings=dag.settings(CONFIG, "data", pool=True),
     shell:
-        "unmask data --config {RESULTS}/config.json --pool > {log} 2>&1"
+        "unmask data --config {params.config:q} --pool > {log:q} 2>&1"
 
 
 rule data:

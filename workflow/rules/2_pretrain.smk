@@ -10,8 +10,6 @@ rule pretrain_encoder:
             category="Pretraining",
             labels={"encoder": "{encoder}", "seed": "{pretrain_seed}"},
         ),
-    params:
-        settings=dag.settings(CONFIG, "pretrain"),
     log:
         f"{RESULTS}/logs/2_pretrain/{{encoder}}_p{{pretrain_seed}}.log",
     benchmark:
@@ -20,9 +18,12 @@ rule pretrain_encoder:
     priority: 10
     resources:
         gpu=1,
+    params:
+        config=f"{RESULTS}/config.json",
+        settings=dag.settings(CONFIG, "pretrain"),
     shell:
-        "unmask pretrain --config {RESULTS}/config.json --encoder {wildcards.encoder}"
-        " --pretrain-seed {wildcards.pretrain_seed} > {log} 2>&1"
+        "unmask pretrain --config {params.config:q} --encoder {wildcards.encoder}"
+        " --pretrain-seed {wildcards.pretrain_seed} > {log:q} 2>&1"
 
 
 rule pretrain:

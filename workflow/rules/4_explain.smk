@@ -9,18 +9,19 @@ rule explain_group:
         model=f"{MODEL}/model.safetensors",
     output:
         index=f"{MAPS}/{{group}}.json",
-    params:
-        settings=dag.settings(CONFIG, "explain"),
     log:
         f"{RESULTS}/logs/4_maps/{{domain}}_{{encoder}}_p{{pretrain_seed}}f{{finetune_seed}}_{{group}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/4_maps/{{domain}}_{{encoder}}_p{{pretrain_seed}}f{{finetune_seed}}_{{group}}.tsv"
     resources:
         gpu=1,
+    params:
+        config=f"{RESULTS}/config.json",
+        settings=dag.settings(CONFIG, "explain"),
     shell:
-        "unmask explain --config {RESULTS}/config.json --domain {wildcards.domain} --encoder {wildcards.encoder}"
+        "unmask explain --config {params.config:q} --domain {wildcards.domain} --encoder {wildcards.encoder}"
         " --pretrain-seed {wildcards.pretrain_seed} --finetune-seed {wildcards.finetune_seed}"
-        " --group {wildcards.group} > {log} 2>&1"
+        " --group {wildcards.group} > {log:q} 2>&1"
 
 
 rule maps:

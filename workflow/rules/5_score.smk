@@ -8,18 +8,19 @@ rule score_group:
         maps=f"{MAPS}/{{group}}.json",
     output:
         table=f"{SCORES}/{{group}}.parquet",
-    params:
-        settings=dag.settings(CONFIG, "score"),
     log:
         f"{RESULTS}/logs/5_scores/{{domain}}_{{encoder}}_p{{pretrain_seed}}f{{finetune_seed}}_{{group}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/5_scores/{{domain}}_{{encoder}}_p{{pretrain_seed}}f{{finetune_seed}}_{{group}}.tsv"
     resources:
         gpu=1,
+    params:
+        config=f"{RESULTS}/config.json",
+        settings=dag.settings(CONFIG, "score"),
     shell:
-        "unmask score --config {RESULTS}/config.json --domain {wildcards.domain} --encoder {wildcards.encoder}"
+        "unmask score --config {params.config:q} --domain {wildcards.domain} --encoder {wildcards.encoder}"
         " --pretrain-seed {wildcards.pretrain_seed} --finetune-seed {wildcards.finetune_seed}"
-        " --group {wildcards.group} > {log} 2>&1"
+        " --group {wildcards.group} > {log:q} 2>&1"
 
 
 rule scores:

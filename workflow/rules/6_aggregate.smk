@@ -12,14 +12,15 @@ rule aggregate:
             [f"{RESULTS}/6_leaderboards/{table}.csv" for table in TABLES],
             category="Leaderboards",
         ),
-    params:
-        settings=dag.settings(CONFIG, "aggregate"),
     log:
         f"{RESULTS}/logs/6_leaderboards.log",
     benchmark:
         f"{RESULTS}/benchmarks/6_leaderboards.tsv"
+    params:
+        config=f"{RESULTS}/config.json",
+        settings=dag.settings(CONFIG, "aggregate"),
     shell:
-        "unmask aggregate --config {RESULTS}/config.json > {log} 2>&1"
+        "unmask aggregate --config {params.config:q} > {log:q} 2>&1"
 
 
 rule leaderboards:

@@ -6,11 +6,12 @@ rule report:
         encoders=dag.encoder_files(CONFIG),
     output:
         page=report(f"{RESULTS}/7_report/index.html", category="Report"),
-    params:
-        settings=dag.settings(CONFIG, "report"),
     log:
         f"{RESULTS}/logs/7_report.log",
     benchmark:
         f"{RESULTS}/benchmarks/7_report.tsv"
+    params:
+        config=f"{RESULTS}/config.json",
+        settings=dag.settings(CONFIG, "report"),
     shell:
-        "unmask report --config {RESULTS}/config.json > {log} 2>&1"
+        "unmask report --config {params.config:q} > {log:q} 2>&1"

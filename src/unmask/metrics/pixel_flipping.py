@@ -11,8 +11,9 @@ META = {
     "category": "faithfulness",
     "direction": "lower",
     "needs": ["removal"],
-    "passes": {"forward": "patches", "explanations": "0"},
-    "options": {},
+    "passes": {"forward": "patches // step", "explanations": "0"},
+    "options": {"step": 1},
+    "ranges": {"step": [1, None]},
     "quantus": "PixelFlipping",
     "chance": "the area of a random order, which depends on the model",
     "citation": "Bach et al., On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance "
@@ -20,6 +21,6 @@ META = {
 }
 
 
-def score(case: Case) -> np.ndarray:
+def score(case: Case, step: int) -> np.ndarray:
     """Area under the probability's curve, most relevant patch first: float64 [N] in [0, 1]."""
-    return area(case, case.ranks(case.patch_maps))
+    return area(case, case.ranks(case.patch_maps), step)

@@ -14,17 +14,17 @@ META = {
     "category": "faithfulness",
     "direction": "higher",
     "needs": ["removal"],
-    "passes": {"forward": "patches * (1 + orders)", "explanations": "0"},
-    "options": {"orders": 2},
-    "ranges": {"orders": [1, None]},
+    "passes": {"forward": "patches // step * (1 + orders)", "explanations": "0"},
+    "options": {"orders": 2, "step": 1},
+    "ranges": {"orders": [1, None], "step": [1, None]},
     "chance": "0",
     "citation": "Samek et al., Evaluating the Visualization of What a Deep Neural Network Has Learned, IEEE TNNLS 2017",
 }
 
 
-def score(case: Case, orders: int) -> np.ndarray:
+def score(case: Case, orders: int, step: int) -> np.ndarray:
     """1 - area / (mean area of `orders` random orders, the same for every explainer): float64 [N], at most 1."""
     rng = np.random.default_rng(case.seed)
     grid = case.patch_maps.shape
-    chance = np.mean([area(case, case.ranks(rng.random(grid))) for _ in range(orders)], axis=0)
-    return 1 - area(case, case.ranks(case.patch_maps)) / chance
+    chance = np.mean([area(case, case.ranks(rng.random(grid)), step) for _ in range(orders)], axis=0)
+    return 1 - area(case, case.ranks(case.patch_maps), step) / chance

@@ -14,15 +14,16 @@ META = {
     "category": "faithfulness",
     "direction": "higher",
     "needs": ["removal"],
-    "passes": {"forward": "2 * patches", "explanations": "0"},
-    "options": {},
+    "passes": {"forward": "2 * patches // step", "explanations": "0"},
+    "options": {"step": 1},
+    "ranges": {"step": [1, None]},
     "chance": "0",
     "citation": "Bluecher et al., Decoupling Pixel Flipping and Occlusion Strategy for Consistent XAI Benchmarks, "
     "TMLR 2024",
 }
 
 
-def score(case: Case) -> np.ndarray:
+def score(case: Case, step: int) -> np.ndarray:
     """Least-relevant-first area minus most-relevant-first area: float64 [N] in [-1, 1]."""
     ranks = case.ranks(case.patch_maps)
-    return area(case, ranks.max() + 1 - ranks) - area(case, ranks)
+    return area(case, ranks.max() + 1 - ranks, step) - area(case, ranks, step)
