@@ -47,19 +47,70 @@ COLUMNS = [
 ]
 _METRIC = ["metric", "removal", "variant", "category", "direction"]
 _EXPLAINER = ["explainer", "family", "is_control"]
-_BOARD = [*_METRIC, *_EXPLAINER, "mean", "low", "high", "rank", "rank_low", "rank_high", "n", "failed", "skipped",
-          "versus_random", "controls_separated", "accuracy"]  # fmt: skip
+_BOARD = [
+    *_METRIC,
+    *_EXPLAINER,
+    "mean",
+    "low",
+    "high",
+    "rank",
+    "rank_low",
+    "rank_high",
+    "n",
+    "failed",
+    "skipped",
+    "versus_random",
+    "controls_separated",
+    "accuracy",
+]
 BOARDS = {
     "leaderboard": ["domain", "encoder", *_BOARD],
     "by_domain": ["domain", *_BOARD],
     "overall": _BOARD,
-    "ranking": ["scope", "domain", "encoder", "category", *_EXPLAINER, "mean_rank", "low", "high", "rank", "rank_low",
-                "rank_high", "scored", "missing"],
-    "mask_ratio": ["domain", "encoder", "mask_ratio", *_METRIC, *_EXPLAINER, "mean", "low", "high", "minus_random",
-                   "minus_random_low", "minus_random_high", "n", "accuracy"],
-    "controls": ["domain", "encoder", *_METRIC, *_EXPLAINER, "control", "difference", "low", "high", "n", "verdict",
-                 "controls_separated"],
-}  # fmt: skip
+    "ranking": [
+        "scope",
+        "domain",
+        "encoder",
+        "category",
+        *_EXPLAINER,
+        "mean_rank",
+        "low",
+        "high",
+        "rank",
+        "rank_low",
+        "rank_high",
+        "scored",
+        "missing",
+    ],
+    "mask_ratio": [
+        "domain",
+        "encoder",
+        "mask_ratio",
+        *_METRIC,
+        *_EXPLAINER,
+        "mean",
+        "low",
+        "high",
+        "minus_random",
+        "minus_random_low",
+        "minus_random_high",
+        "n",
+        "accuracy",
+    ],
+    "controls": [
+        "domain",
+        "encoder",
+        *_METRIC,
+        *_EXPLAINER,
+        "control",
+        "difference",
+        "low",
+        "high",
+        "n",
+        "verdict",
+        "controls_separated",
+    ],
+}
 
 
 def settings(config: Config) -> dict[str, Any]:
@@ -86,8 +137,10 @@ def run(config: Config) -> None:
         write_table(layout.leaderboards / f"{name}.csv", _rounded(table))
     write_table(layout.leaderboards / "cost.parquet", costs(config, layout, scores))
     write_table(layout.leaderboards / "scores.parquet", scores)
-    print(f"{len(scores)} scores, {int((scores['status'] != 'ok').sum())} of them failed or skipped "
-          f"-> {layout.leaderboards / 'leaderboard.csv'}")  # fmt: skip
+    print(
+        f"{len(scores)} scores, {int((scores['status'] != 'ok').sum())} of them failed or skipped "
+        f"-> {layout.leaderboards / 'leaderboard.csv'}"
+    )
 
 
 def read_scores(config: Config, layout: Layout) -> pd.DataFrame:
@@ -106,11 +159,22 @@ def read_scores(config: Config, layout: Layout) -> pd.DataFrame:
                 )
             unknown = sorted(set(table["explainer"]) - entries)
             if unknown:
-                raise UserError(f"{path} holds scores of '{unknown[0]}', which explain.groups does not name; "
-                                "delete it and run the stage score again")  # fmt: skip
+                raise UserError(
+                    f"{path} holds scores of '{unknown[0]}', which explain.groups does not name; "
+                    "delete it and run the stage score again"
+                )
             # Whole files of None or NaN would make columns of another type than their neighbours.
-            parts.append(table[COLUMNS].astype({"removal": object, "reason": object, "variant": object,
-                                                "mask_ratio": "float64", "score": "float64"}))  # fmt: skip
+            parts.append(
+                table[COLUMNS].astype(
+                    {
+                        "removal": object,
+                        "reason": object,
+                        "variant": object,
+                        "mask_ratio": "float64",
+                        "score": "float64",
+                    }
+                )
+            )
     scores = pd.concat(parts, ignore_index=True)
     bad = scores.loc[~scores["direction"].isin(["higher", "lower"]), "metric"]
     if len(bad):
@@ -132,8 +196,16 @@ def read_accuracy(config: Config, layout: Layout) -> pd.DataFrame:
             shares = {"val": float(accuracy["val"]), "test": float(accuracy["test"])}
         except (KeyError, TypeError):
             raise UserError(f"{path}: 'accuracy' must hold 'val' and 'test'; run the stage finetune again") from None
-        rows.append({"domain": model.domain, "encoder": model.encoder, "mask_ratio": config.mask_ratio(model.encoder),
-                     "pretrain_seed": model.pretrain_seed, "finetune_seed": model.finetune_seed, **shares})  # fmt: skip
+        rows.append(
+            {
+                "domain": model.domain,
+                "encoder": model.encoder,
+                "mask_ratio": config.mask_ratio(model.encoder),
+                "pretrain_seed": model.pretrain_seed,
+                "finetune_seed": model.finetune_seed,
+                **shares,
+            }
+        )
     return pd.DataFrame(rows).astype({"mask_ratio": "float64"})
 
 
@@ -217,11 +289,21 @@ def _controls(pooled: Pool, direction: str, confidence: float, known: list[Expla
     for control, difference in pooled.against.items():
         (low, high), words = pooled.interval(confidence, control), verdicts(pooled, control, direction, confidence)
         rows.extend(
-            {"explainer": e.name, "family": e.family, "is_control": e.is_control, "control": control,
-             "difference": difference.mean[i], "low": low[i], "high": high[i], "n": int(difference.n[i]),
-             "verdict": words[i], "controls_separated": flag}
-            for i, e in enumerate(known) if e.name != control and difference.n[i]
-        )  # fmt: skip
+            {
+                "explainer": e.name,
+                "family": e.family,
+                "is_control": e.is_control,
+                "control": control,
+                "difference": difference.mean[i],
+                "low": low[i],
+                "high": high[i],
+                "n": int(difference.n[i]),
+                "verdict": words[i],
+                "controls_separated": flag,
+            }
+            for i, e in enumerate(known)
+            if e.name != control and difference.n[i]
+        )
     return rows
 
 
@@ -240,10 +322,22 @@ def _ratio_rows(pooled: Pool, confidence: float, known: list[Explainer]) -> list
     if reference:
         difference = pooled.against[reference].mean
         below, above = pooled.interval(confidence, reference)
-    return [{"explainer": e.name, "family": e.family, "is_control": e.is_control, "mean": pooled.scores.mean[i],
-             "low": low[i], "high": high[i], "minus_random": difference[i], "minus_random_low": below[i],
-             "minus_random_high": above[i], "n": int(pooled.scores.n[i])}
-            for i, e in enumerate(known) if pooled.scores.n[i]]  # fmt: skip
+    return [
+        {
+            "explainer": e.name,
+            "family": e.family,
+            "is_control": e.is_control,
+            "mean": pooled.scores.mean[i],
+            "low": low[i],
+            "high": high[i],
+            "minus_random": difference[i],
+            "minus_random_low": below[i],
+            "minus_random_high": above[i],
+            "n": int(pooled.scores.n[i]),
+        }
+        for i, e in enumerate(known)
+        if pooled.scores.n[i]
+    ]
 
 
 def failures(scores: pd.DataFrame) -> pd.DataFrame:
@@ -305,9 +399,12 @@ def _ordered(table: pd.DataFrame, config: Config) -> pd.DataFrame:
     import pandas as pd
 
     orders = {
-        "scope": ["all", "domain", "model"], "domain": list(config["domains"]), "encoder": list(config["encoders"]),
-        "metric": config["score"]["metrics"], "removal": config["score"]["removals"],
-    }  # fmt: skip
+        "scope": ["all", "domain", "model"],
+        "domain": list(config["domains"]),
+        "encoder": list(config["encoders"]),
+        "metric": config["score"]["metrics"],
+        "removal": config["score"]["removals"],
+    }
     keys = [name for name in orders if name in table]
     places = {name: {value: i for i, value in enumerate(orders[name])} for name in keys}
     coded = pd.DataFrame({name: [places[name].get(value, len(places[name])) for value in table[name]] for name in keys})

@@ -27,16 +27,22 @@ SPLITS = ("train", "val", "test")
 def settings(config: Config, *, domain: str | None = None, pool: bool = False) -> dict[str, Any]:
     """What the job's result depends on: options, seed, code, versions and the state of the folders it reads."""
     if pool:
-        return {"domains": list(config["domains"]), "code": digest.code("unmask.data"),
-                "versions": digest.versions("numpy", "safetensors")}  # fmt: skip
+        return {
+            "domains": list(config["domains"]),
+            "code": digest.code("unmask.data"),
+            "versions": digest.versions("numpy", "safetensors"),
+        }
     plugin, options = _plugin(config, domain)
     folders = {key: _listing(options[key]) for key in plugin.meta.get("folders", []) if options[key]}
     return {
-        "plugin": plugin.id, "options": options, "folders": folders,
-        "size": config["image"]["size"], "seed": config["seed"],
+        "plugin": plugin.id,
+        "options": options,
+        "folders": folders,
+        "size": config["image"]["size"],
+        "seed": config["seed"],
         "code": digest.code("unmask.data", plugin.path),
         "versions": digest.versions("matplotlib", "numpy", "pillow", "safetensors", "scikit-image"),
-    }  # fmt: skip
+    }
 
 
 def run(config: Config, *, domain: str | None = None, pool: bool = False) -> None:
@@ -80,8 +86,14 @@ def _write_domain(config: Config, domain: str | None) -> None:
     files.write_arrays(folder / "unlabelled.safetensors", {"images": splits.unlabelled})
     with files.atomic(folder / "preview.png") as temporary:
         draw(splits.train, splits.classes, temporary)
-    card = {"domain": domain, "plugin": plugin.id, "summary": plugin.meta["summary"], **_card(splits),
-            "options": options, "seed": config["seed"]}  # fmt: skip
+    card = {
+        "domain": domain,
+        "plugin": plugin.id,
+        "summary": plugin.meta["summary"],
+        **_card(splits),
+        "options": options,
+        "seed": config["seed"],
+    }
     files.write_json(folder / "card.json", card)
 
 
@@ -109,10 +121,15 @@ def _arrays(split: Split) -> dict[str, np.ndarray]:
 def _table(split: Split, classes: list[str]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame({
-        "image_id": split.ids, "label": split.labels, "class": [classes[label] for label in split.labels],
-        "group": split.groups, "evidence_fraction": split.masks.mean((1, 2)),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "image_id": split.ids,
+            "label": split.labels,
+            "class": [classes[label] for label in split.labels],
+            "group": split.groups,
+            "evidence_fraction": split.masks.mean((1, 2)),
+        }
+    )
 
 
 def _card(splits: Splits) -> dict[str, Any]:
@@ -131,14 +148,18 @@ def _card(splits: Splits) -> dict[str, Any]:
     return {
         "classes": splits.classes,
         "size": splits.train.images.shape[1],
-        "counts": {name: dict(zip(splits.classes, np.bincount(part.labels, minlength=len(splits.classes)).tolist(),
-                                  strict=True)) for name, part in parts.items()},
+        "counts": {
+            name: dict(
+                zip(splits.classes, np.bincount(part.labels, minlength=len(splits.classes)).tolist(), strict=True)
+            )
+            for name, part in parts.items()
+        },
         "unlabelled": len(splits.unlabelled),
         "evidence": evidence,
         "shortcut": {name: int(part.shortcut.any((1, 2)).sum()) for name, part in parts.items()},
         "origin": splits.origin,
         "sha256": _sha256(splits),
-    }  # fmt: skip
+    }
 
 
 def _sha256(splits: Splits) -> str:
@@ -171,8 +192,9 @@ def check(splits: Splits, size: int, where: str) -> None:
         if split.labels.min() < 0 or split.labels.max() >= len(splits.classes):
             raise UserError(f"{at} labels are outside 0 to {len(splits.classes) - 1}, the indices of the classes")
         if len(split.ids) != n or len(split.groups) != n:
-            raise UserError(f"{at} has {n} images but {len(split.ids)} ids and {len(split.groups)} groups; "
-                            "give one each")  # fmt: skip
+            raise UserError(
+                f"{at} has {n} images but {len(split.ids)} ids and {len(split.groups)} groups; give one each"
+            )
         twice = ids.intersection(split.ids) or len(set(split.ids)) != n
         if twice:
             raise UserError(f"{at} has an image id that occurs twice; ids must be unique over the splits")

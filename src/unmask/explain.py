@@ -50,8 +50,9 @@ def cell_settings(config: Config, spec: ExplainerSpec) -> dict[str, Any]:
     }
 
 
-def settings(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetune_seed: int,
-             group: str) -> dict[str, Any]:  # fmt: skip
+def settings(
+    config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetune_seed: int, group: str
+) -> dict[str, Any]:
     """What a rerun of the job depends on besides its input files."""
     return {"cells": [cell_settings(config, config.explainer(entry)) for entry in entries(config, group)]}
 
@@ -82,12 +83,15 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
     folder = Layout(config.results).maps(model_id)
     folder.mkdir(parents=True, exist_ok=True)
     records = [_cell(config, job, spec, folder) for spec in specs]
-    files.write_json(folder / f"{group}.json", {
-        "group": group,
-        "model": {**asdict(model_id), "mask_ratio": job.mask_ratio, "sha256": job.model_sha256},
-        "images": job.index,
-        "explainers": records,
-    })  # fmt: skip
+    files.write_json(
+        folder / f"{group}.json",
+        {
+            "group": group,
+            "model": {**asdict(model_id), "mask_ratio": job.mask_ratio, "sha256": job.model_sha256},
+            "images": job.index,
+            "explainers": records,
+        },
+    )
 
 
 @dataclass
@@ -131,12 +135,26 @@ def _prepare(config: Config, model_id: ModelId) -> _Job:
     with torch.no_grad():
         targets = torch.cat([model(part).argmax(1) for part in images.split(batch_size(device))])
     index = [
-        {"image_id": str(table["image_id"][row]), "index": row, "label": int(test["labels"][row]),
-         "prediction": prediction, "correct": prediction == int(test["labels"][row])}
+        {
+            "image_id": str(table["image_id"][row]),
+            "index": row,
+            "label": int(test["labels"][row]),
+            "prediction": prediction,
+            "correct": prediction == int(test["labels"][row]),
+        }
         for row, prediction in zip(rows, targets.tolist(), strict=True)
-    ]  # fmt: skip
-    return _Job(model_id, model, images, targets, torch.from_numpy(test["masks"][rows]), index,
-                sidecar.get("mask_ratio"), files.sha256(checkpoint), files.sha256(data))  # fmt: skip
+    ]
+    return _Job(
+        model_id,
+        model,
+        images,
+        targets,
+        torch.from_numpy(test["masks"][rows]),
+        index,
+        sidecar.get("mask_ratio"),
+        files.sha256(checkpoint),
+        files.sha256(data),
+    )
 
 
 def _cell(config: Config, job: _Job, spec: ExplainerSpec, folder: Path) -> dict[str, Any]:
@@ -227,8 +245,9 @@ def _reusable(path: Path, key: str) -> dict[str, Any] | None:
     return json.loads(metadata["record"]) if metadata.get("key") == key else None
 
 
-def _record(spec: ExplainerSpec, path: Path | None, known: dict[str, Any], status: str = "ok",
-            error: str | None = None) -> dict[str, Any]:  # fmt: skip
+def _record(
+    spec: ExplainerSpec, path: Path | None, known: dict[str, Any], status: str = "ok", error: str | None = None
+) -> dict[str, Any]:
     meta = spec.plugin.meta
     return {
         "name": spec.name,
@@ -249,8 +268,11 @@ def _record(spec: ExplainerSpec, path: Path | None, known: dict[str, Any], statu
 
 def _report(spec: ExplainerSpec, job: _Job, result: _Maps) -> None:
     count = len(job.index)
-    print(f"{spec.name}: {count} images in {result.seconds:.1f} s ({count / max(result.seconds, 1e-9):.1f} images/s), "
-          f"passes {_counts(result.measured)}", flush=True)  # fmt: skip
+    print(
+        f"{spec.name}: {count} images in {result.seconds:.1f} s ({count / max(result.seconds, 1e-9):.1f} images/s), "
+        f"passes {_counts(result.measured)}",
+        flush=True,
+    )
     height, width = job.model.grid
     declared = {way: per * count for way, per in asdict(planned(spec, height * width)).items()}
     if declared != result.measured:

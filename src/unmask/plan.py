@@ -116,6 +116,6 @@ def _images(config: Config, domain: str) -> dict[str, int]:
     names = ("train", "val", "test", "unlabelled")
     if isinstance(options.get("train"), int):
         return {name: options[name] for name in names}
-    found = {key: sum(1 for path in Path(folder).rglob("*") if path.is_file()) if folder else 0
-             for key, folder in (("labelled", Path(options["path"]) / "images"), ("unlabelled", options["unlabelled"]))}  # fmt: skip
+    folders = {"labelled": Path(options["path"]) / "images", "unlabelled": options["unlabelled"]}
+    found = {key: len([p for p in Path(f).rglob("*") if p.is_file()]) if f else 0 for key, f in folders.items()}
     return {**{name: round(found["labelled"] * options[name]) for name in names[:3]}, "unlabelled": found["unlabelled"]}

@@ -113,10 +113,8 @@ def run(config: Config, *, encoder: str, pretrain_seed: int) -> None:
         },
     )
     resume.clear()
-    last = history[-1]
-    print(
-        f"{encoder}: loss {last['loss']:.4f}, held-out {last['held_out_loss']:.4f}, {time.perf_counter() - started:.0f} s"
-    )
+    losses = f"loss {history[-1]['loss']:.4f}, held-out {history[-1]['held_out_loss']:.4f}"
+    print(f"{encoder}: {losses}, {time.perf_counter() - started:.0f} s")
 
 
 def _split(pool: Path, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

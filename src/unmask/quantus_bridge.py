@@ -77,8 +77,14 @@ class TokenSpace(torch.nn.Module):
 
 def in_token_space(metric: Metric, case: Case, attributions: np.ndarray, *, softmax: bool) -> np.ndarray:
     """Score attributions [N, gh, gw] with a metric that removes features, each patch a feature."""
-    return _call(metric, case, x=np.ones((len(case), 1, *case.model.grid), np.float32), a=attributions,
-                 model=TokenSpace(case), softmax=softmax)  # fmt: skip
+    return _call(
+        metric,
+        case,
+        x=np.ones((len(case), 1, *case.model.grid), np.float32),
+        a=attributions,
+        model=TokenSpace(case),
+        softmax=softmax,
+    )
 
 
 def against_masks(metric: Metric, case: Case, attributions: np.ndarray) -> np.ndarray:
@@ -104,13 +110,28 @@ def re_explaining(metric: Metric, case: Case) -> np.ndarray:
     return _call(metric, case, x=case.images.cpu().numpy(), a=case.pixel_maps, model=case.model, explain=explain)
 
 
-def _call(metric: Metric, case: Case, *, x: np.ndarray, a: np.ndarray, s: np.ndarray | None = None,
-          model: torch.nn.Module | None = None, softmax: bool = False,
-          explain: Callable[..., np.ndarray] | None = None) -> np.ndarray:  # fmt: skip
+def _call(
+    metric: Metric,
+    case: Case,
+    *,
+    x: np.ndarray,
+    a: np.ndarray,
+    s: np.ndarray | None = None,
+    model: torch.nn.Module | None = None,
+    softmax: bool = False,
+    explain: Callable[..., np.ndarray] | None = None,
+) -> np.ndarray:
     arguments: dict[str, Any] = {
-        "x_batch": x.copy(), "a_batch": a[:, None].copy(), "s_batch": s, "y_batch": case.targets.cpu().numpy().copy(),
-        "model": model, "softmax": softmax, "explain_func": explain, "channel_first": True, "batch_size": len(case),
-    }  # fmt: skip
+        "x_batch": x.copy(),
+        "a_batch": a[:, None].copy(),
+        "s_batch": s,
+        "y_batch": case.targets.cpu().numpy().copy(),
+        "model": model,
+        "softmax": softmax,
+        "explain_func": explain,
+        "channel_first": True,
+        "batch_size": len(case),
+    }
     with unchecked(), numpy_global(case.seed), np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an undefined score is a NaN, which becomes a row with a reason
         return np.asarray(metric(**arguments), dtype=np.float64)

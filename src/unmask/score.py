@@ -22,16 +22,35 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = {
-    "domain": "str", "encoder": "str", "mask_ratio": "float64", "pretrain_seed": "int64", "finetune_seed": "int64",
-    "explainer": "str", "family": "str", "is_control": "bool", "metric": "str", "category": "str", "direction": "str",
-    "removal": "object", "variant": "str", "image_id": "str", "label": "int64", "prediction": "int64",
-    "correct": "bool", "score": "float64", "status": "str", "reason": "object", "passes": "float64",
-    "seconds": "float64", "config_hash": "str",
-}  # fmt: skip
+    "domain": "str",
+    "encoder": "str",
+    "mask_ratio": "float64",
+    "pretrain_seed": "int64",
+    "finetune_seed": "int64",
+    "explainer": "str",
+    "family": "str",
+    "is_control": "bool",
+    "metric": "str",
+    "category": "str",
+    "direction": "str",
+    "removal": "object",
+    "variant": "str",
+    "image_id": "str",
+    "label": "int64",
+    "prediction": "int64",
+    "correct": "bool",
+    "score": "float64",
+    "status": "str",
+    "reason": "object",
+    "passes": "float64",
+    "seconds": "float64",
+    "config_hash": "str",
+}
 
 
-def settings(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetune_seed: int,
-             group: str) -> dict[str, Any]:  # fmt: skip
+def settings(
+    config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetune_seed: int, group: str
+) -> dict[str, Any]:
     """All of the config, the code and the libraries that the scores of a group depend on, beside the files read."""
     return {
         "seed": config["seed"],
@@ -114,8 +133,10 @@ def _announce(work: Work, missing: dict[str, list[Cell]]) -> None:
             planned += images * declared(passes.get("forward", "0"), cell.metric.options, patches)
             times = declared(passes.get("explanations", "0"), cell.metric.options, patches)
             one = cell.explainer.plugin.meta["passes"]
-            cost = sum(weight * declared(one.get(kind, "0"), cell.explainer.options, patches)
-                       for kind, weight in (("forward", 1), ("backward", 3)))  # fmt: skip
+            cost = sum(
+                weight * declared(one.get(kind, "0"), cell.explainer.options, patches)
+                for kind, weight in (("forward", 1), ("backward", 3))
+            )
             explained = max(explained, images * times * cost)
         planned += explained
     print(f"scores: {number} cells to compute, at most {planned:.0f} forward-pass equivalents", flush=True)

@@ -29,8 +29,12 @@ MISCLASSIFIED = "misclassified: the evidence belongs to the label, the map expla
 
 def metric_settings(metric: MetricSpec) -> dict[str, Any]:
     """What a metric's scores depend on besides what it is given."""
-    return {"name": metric.name, "code": digest.code(metric.plugin.path), "options": metric.options,
-            "images": metric.images}  # fmt: skip
+    return {
+        "name": metric.name,
+        "code": digest.code(metric.plugin.path),
+        "options": metric.options,
+        "images": metric.images,
+    }
 
 
 def removal_settings(config: Config, name: str) -> dict[str, str]:
@@ -40,8 +44,12 @@ def removal_settings(config: Config, name: str) -> dict[str, str]:
 
 def explainer_settings(config: Config, spec: ExplainerSpec) -> dict[str, Any]:
     """What re-explaining depends on."""
-    return {"name": spec.name, "code": digest.code(spec.plugin.path), "options": spec.options,
-            "removal": spec.removal and removal_settings(config, spec.removal)}  # fmt: skip
+    return {
+        "name": spec.name,
+        "code": digest.code(spec.plugin.path),
+        "options": spec.options,
+        "removal": spec.removal and removal_settings(config, spec.removal),
+    }
 
 
 def common_settings() -> dict[str, Any]:
@@ -186,8 +194,11 @@ class Work:
             except Exception as error:  # whatever a metric raises costs its own cell
                 scores, verdict = [], ("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
         seconds = time.perf_counter() - start
-        print(f"{cell.explainer.name} {cell.name}: {seconds:.2f} s, {spent.total} passes, {len(rows)} images"
-              + (f", {verdict[0]}: {verdict[1]}" if verdict else ""), flush=True)  # fmt: skip
+        print(
+            f"{cell.explainer.name} {cell.name}: {seconds:.2f} s, {spent.total} passes, {len(rows)} images"
+            + (f", {verdict[0]}: {verdict[1]}" if verdict else ""),
+            flush=True,
+        )
         passes = spent.total + shared.saved_passes - saved_passes
         seconds += shared.saved_seconds - saved_seconds
         return _Outcome(scores, verdict, passes / len(rows), seconds / len(rows))
@@ -200,14 +211,22 @@ class Work:
         needs, loaded = cell.metric.plugin.meta["needs"], self.loaded
         images, targets = loaded.images[rows], loaded.targets[rows]
         case = Case(
-            model=loaded.model, images=images, targets=targets, masks=loaded.masks[rows],
+            model=loaded.model,
+            images=images,
+            targets=targets,
+            masks=loaded.masks[rows],
             maps=self._maps_of(cell.explainer.name)[rows],
-            seed=seeds.derive(self.config["seed"], "score", self.model_id.folder, cell.metric.plugin.meta["category"],
-                              cell.removal or ""),
+            seed=seeds.derive(
+                self.config["seed"],
+                "score",
+                self.model_id.folder,
+                cell.metric.plugin.meta["category"],
+                cell.removal or "",
+            ),
             removal=self._bind(cell.removal) if cell.removal else None,
             explainer=self._explainer(cell.explainer, rows) if "explainer" in needs else None,
             shared=loaded.shared,
-        )  # fmt: skip
+        )
         scores = np.asarray(cell.metric.plugin.load().score(case, **cell.metric.options), dtype=np.float64)
         if scores.shape != (len(rows),):
             raise ValueError(f"the metric returned shape {scores.shape} for {len(rows)} images")
@@ -237,27 +256,46 @@ class Work:
 
         return again
 
-    def _table(self, cell: Cell, images: list[dict], rows: list[int], scores: dict[int, float],
-               rejected: dict[int, tuple[str, str]], outcome: _Outcome) -> pd.DataFrame:  # fmt: skip
+    def _table(
+        self,
+        cell: Cell,
+        images: list[dict],
+        rows: list[int],
+        scores: dict[int, float],
+        rejected: dict[int, tuple[str, str]],
+        outcome: _Outcome,
+    ) -> pd.DataFrame:
         import pandas as pd
 
         entry, meta, nan = self.entry(cell.explainer.name), cell.metric.plugin.meta, float("nan")
         ratio = self.config.mask_ratio(self.model_id.encoder)
         asked = set(rows)
-        return pd.DataFrame({
-            "domain": self.model_id.domain, "encoder": self.model_id.encoder,
-            "mask_ratio": nan if ratio is None else ratio, "pretrain_seed": self.model_id.pretrain_seed,
-            "finetune_seed": self.model_id.finetune_seed, "explainer": cell.explainer.name, "family": entry["family"],
-            "is_control": entry["is_control"], "metric": cell.metric.name, "category": meta["category"],
-            "direction": meta["direction"], "removal": cell.removal, "variant": "",
-            "image_id": [image["image_id"] for image in images], "label": [image["label"] for image in images],
-            "prediction": [image["prediction"] for image in images], "correct": [image["correct"] for image in images],
-            "score": [nan if i in rejected else scores[i] for i in range(len(images))],
-            "status": [rejected[i][0] if i in rejected else "ok" for i in range(len(images))],
-            "reason": [rejected[i][1] if i in rejected else None for i in range(len(images))],
-            "passes": [outcome.passes if i in asked else 0.0 for i in range(len(images))],
-            "seconds": [outcome.seconds if i in asked else 0.0 for i in range(len(images))],
-        })  # fmt: skip
+        return pd.DataFrame(
+            {
+                "domain": self.model_id.domain,
+                "encoder": self.model_id.encoder,
+                "mask_ratio": nan if ratio is None else ratio,
+                "pretrain_seed": self.model_id.pretrain_seed,
+                "finetune_seed": self.model_id.finetune_seed,
+                "explainer": cell.explainer.name,
+                "family": entry["family"],
+                "is_control": entry["is_control"],
+                "metric": cell.metric.name,
+                "category": meta["category"],
+                "direction": meta["direction"],
+                "removal": cell.removal,
+                "variant": "",
+                "image_id": [image["image_id"] for image in images],
+                "label": [image["label"] for image in images],
+                "prediction": [image["prediction"] for image in images],
+                "correct": [image["correct"] for image in images],
+                "score": [nan if i in rejected else scores[i] for i in range(len(images))],
+                "status": [rejected[i][0] if i in rejected else "ok" for i in range(len(images))],
+                "reason": [rejected[i][1] if i in rejected else None for i in range(len(images))],
+                "passes": [outcome.passes if i in asked else 0.0 for i in range(len(images))],
+                "seconds": [outcome.seconds if i in asked else 0.0 for i in range(len(images))],
+            }
+        )
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,11 @@ EXPLAINERS = {  # offset in goodness (larger = better in every metric), noise, f
     "random_toy": (0.00, 0.05, "control"),
     "oracle_toy": (0.40, 0.05, "control"),
 }
-METRICS = {"toy_faithfulness": ("faithfulness", "lower"), "toy_localisation": ("localisation", "higher"),
-           "toy_robustness": ("robustness", "lower")}  # fmt: skip
+METRICS = {
+    "toy_faithfulness": ("faithfulness", "lower"),
+    "toy_localisation": ("localisation", "higher"),
+    "toy_robustness": ("robustness", "lower"),
+}
 REMOVALS = ["mean", "zero"]
 IMAGES, SIZE, PATCH = 24, 32, 8
 
@@ -106,8 +109,11 @@ def goodness(config: Config, model: ModelId, metric: str, removal: str | None) -
     where = np.random.default_rng([sum(map(ord, model.domain)), 1])
     image = where.normal(0, 0.1, IMAGES)
     rng = np.random.default_rng([sum(map(ord, f"{model.folder}{metric}{removal}")), 2])
-    scores = {name: offset + image + rng.normal(0, noise, IMAGES)
-              for name, (offset, noise, _) in EXPLAINERS.items() if noise is not None}  # fmt: skip
+    scores = {
+        name: offset + image + rng.normal(0, noise, IMAGES)
+        for name, (offset, noise, _) in EXPLAINERS.items()
+        if noise is not None
+    }
     return {**scores, "shifted": scores["sharp"] - 0.10}
 
 

@@ -164,12 +164,15 @@ def test_several_seeds_are_pooled_and_widen_the_interval(tmp_path):
     assert (row["mean"], row["low"], row["high"], row["n"]) == (1, 0, 2, 3 * synthetic.IMAGES)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda t: t.drop(columns="reason"), "lacks the columns reason"),
-    (lambda t: t.assign(explainer="stranger"), "'stranger'"),
-    (lambda t: t.assign(direction="up"), "no direction"),
-    (lambda t: pd.concat([t, t.iloc[:1]]), "twice"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns="reason"), "lacks the columns reason"),
+        (lambda t: t.assign(explainer="stranger"), "'stranger'"),
+        (lambda t: t.assign(direction="up"), "no direction"),
+        (lambda t: pd.concat([t, t.iloc[:1]]), "twice"),
+    ],
+)
 def test_scores_that_do_not_fit_are_refused(tmp_path, change, message):
     config = synthetic.write(synthetic.config(tmp_path, domains=("rings",), encoders=("m25",)))
     path = Layout(config.results).scores(config.models[0]) / "first.parquet"

@@ -22,8 +22,16 @@ def cell(values):
 
 
 def entries(*names):
-    return [Explainer(n, "control" if n.startswith(("random", "oracle")) else "cam", n.startswith(("random", "oracle")),
-                      n.startswith("oracle"), n.startswith("alias")) for n in names]  # fmt: skip
+    return [
+        Explainer(
+            n,
+            "control" if n.startswith(("random", "oracle")) else "cam",
+            n.startswith(("random", "oracle")),
+            n.startswith("oracle"),
+            n.startswith("alias"),
+        )
+        for n in names
+    ]
 
 
 def test_each_resample_has_the_size_of_the_sample():

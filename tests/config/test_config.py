@@ -63,7 +63,11 @@ def test_real_sample_differs_from_the_default_in_data_and_schedule_only():
         ("domains", {}, ["domains", "empty"]),
         ("domains", {"medicl": {}}, ["domains.medicl", "did you mean 'medical'"]),
         ("domains", {"medical": {"trian": 9}}, ["domains.medical", "did you mean 'train'"]),
-        ("domains", {"mine": {"plugin": "folder", "path": "nowhere"}}, ["domains.mine.path", "'nowhere'", "does not exist"]),
+        (
+            "domains",
+            {"mine": {"plugin": "folder", "path": "nowhere"}},
+            ["domains.mine.path", "'nowhere'", "does not exist"],
+        ),
         ("domains", {"../up": {"plugin": "medical"}}, ["../up", "name"]),
         ("encoders", {}, ["encoders", "empty"]),
         ("encoders/simmim_60", {"method": "simmin", "mask_ratio": 0.6}, ["simmin", "did you mean 'simmim'"]),
@@ -81,7 +85,7 @@ def test_real_sample_differs_from_the_default_in_data_and_schedule_only():
         ("plugins", ["no/such.py"], ["no/such.py", "does not exist"]),
         ("explain", None, ["'explain' is missing"]),
     ],
-)  # fmt: skip
+)
 def test_each_mistake_is_one_sentence(path, value, words):
     with pytest.raises(UserError) as caught:
         Config(changed(path, value))

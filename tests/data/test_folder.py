@@ -63,10 +63,16 @@ def test_the_split_depends_on_the_seed_only(root):
 
 
 MODES = {
-    "1": (1, (255, 255, 255)), "L": (90, (90, 90, 90)), "LA": ((90, 0), (255, 255, 255)), "RGB": ((1, 2, 3), (1, 2, 3)),
-    "RGBA": ((255, 0, 0, 51), (255, 204, 204)), "CMYK": ((0, 255, 255, 0), (255, 0, 0)),
-    "I;16": (65535, (255, 255, 255)), "F": (0.5, (128, 128, 128)), "I": (51 * 257, (51, 51, 51)),
-}  # fmt: skip
+    "1": (1, (255, 255, 255)),
+    "L": (90, (90, 90, 90)),
+    "LA": ((90, 0), (255, 255, 255)),
+    "RGB": ((1, 2, 3), (1, 2, 3)),
+    "RGBA": ((255, 0, 0, 51), (255, 204, 204)),
+    "CMYK": ((0, 255, 255, 0), (255, 0, 0)),
+    "I;16": (65535, (255, 255, 255)),
+    "F": (0.5, (128, 128, 128)),
+    "I": (51 * 257, (51, 51, 51)),
+}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -270,19 +276,32 @@ def no_key(root):
 
 
 def two_groups(root):
-    meta(root, [f"images/{c}/{i:02d}.{s},g{i % 2}" for c, s in (("bad", "png"), ("good", "jpg")) for i in range(8)],
-         "image,group")  # fmt: skip
+    meta(
+        root,
+        [f"images/{c}/{i:02d}.{s},g{i % 2}" for c, s in (("bad", "png"), ("good", "jpg")) for i in range(8)],
+        "image,group",
+    )
 
 
 MISTAKES = {
-    rename_images: "no folder 'images'", empty_class: "ugly is empty", one_class: "1 class folder",
-    truncate: r"03\.png cannot be read", no_image: r"04\.jpg cannot be read", text_file: r"notes\.txt is not an image",
-    stray_mask: r"99\.png has no image", other_size: r"02\.png is 10 x 12 pixels but its image .*02\.png is 12 x 10",
-    twice: "same id '01'", jpeg_mask: r"02\.jpg is not a mask", negative: r"neg\.tif has negative",
-    no_group: r"no group for 'images/good/00\.jpg'", empty_group: r"no group for 'images/bad/05\.png'",
-    ambiguous: "'00' twice", listed_twice: r"lists 'images/bad/00\.png' twice", no_key: "neither 'id'",
+    rename_images: "no folder 'images'",
+    empty_class: "ugly is empty",
+    one_class: "1 class folder",
+    truncate: r"03\.png cannot be read",
+    no_image: r"04\.jpg cannot be read",
+    text_file: r"notes\.txt is not an image",
+    stray_mask: r"99\.png has no image",
+    other_size: r"02\.png is 10 x 12 pixels but its image .*02\.png is 12 x 10",
+    twice: "same id '01'",
+    jpeg_mask: r"02\.jpg is not a mask",
+    negative: r"neg\.tif has negative",
+    no_group: r"no group for 'images/good/00\.jpg'",
+    empty_group: r"no group for 'images/bad/05\.png'",
+    ambiguous: "'00' twice",
+    listed_twice: r"lists 'images/bad/00\.png' twice",
+    no_key: "neither 'id'",
     two_groups: r"2 group\(s\)",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda f: f.__name__)

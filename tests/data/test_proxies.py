@@ -77,17 +77,20 @@ def test_textures_are_sampled_at_their_own_pixels_and_averaged_when_smaller():
     grass = pyramid("grass")[0]
     side = grass.shape[0]
     rows, columns = np.array([[3, 100]]), np.array([[7, 511]])
-    np.testing.assert_allclose(sample("grass", (rows + 0.5) / side, (columns + 0.5) / side, 1 / side),
-                               grass[rows, columns], atol=1e-4)  # fmt: skip
+    np.testing.assert_allclose(
+        sample("grass", (rows + 0.5) / side, (columns + 0.5) / side, 1 / side), grass[rows, columns], atol=1e-4
+    )
     centres = np.meshgrid((np.arange(16) + 0.5) / 16, (np.arange(16) + 0.5) / 16, indexing="ij")
     blocks = grass.reshape(16, side // 16, 16, side // 16, 1).mean((1, 3))
     np.testing.assert_allclose(sample("grass", *centres, 1 / 16), blocks, atol=1e-4)
 
 
 def test_textures_need_no_network():
-    code = ("import socket\ndef refuse(*a, **k): raise AssertionError('network')\nsocket.socket.connect = refuse\n"
-            "socket.getaddrinfo = refuse\nfrom unmask.domains._textures import ORIGIN, pyramid\n"
-            "print([pyramid(n)[0].shape for n in ORIGIN])")  # fmt: skip
+    code = (
+        "import socket\ndef refuse(*a, **k): raise AssertionError('network')\nsocket.socket.connect = refuse\n"
+        "socket.getaddrinfo = refuse\nfrom unmask.domains._textures import ORIGIN, pyramid\n"
+        "print([pyramid(n)[0].shape for n in ORIGIN])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[(1411, 1411, 3), (512, 512, 1), (512, 512, 1), (512, 512, 1)]", done.stderr
 
@@ -105,8 +108,11 @@ def test_an_image_depends_on_its_seed_and_index_only(domain):
 def test_splits_are_balanced_disjoint_and_annotated(domain):
     splits = build(domain)
     parts = [splits.train, splits.val, splits.test]
-    hashes = [hashlib.sha256(image.tobytes()).digest() for images in [*(p.images for p in parts), splits.unlabelled]
-              for image in images]  # fmt: skip
+    hashes = [
+        hashlib.sha256(image.tobytes()).digest()
+        for images in [*(p.images for p in parts), splits.unlabelled]
+        for image in images
+    ]
     assert len(set(hashes)) == len(hashes) == 44
     for part in parts:
         assert np.ptp(np.bincount(part.labels, minlength=4)) == 0
@@ -154,8 +160,10 @@ def test_the_shortcut_gives_the_class_away_in_training_only():
         assert tagged.mean() == pytest.approx(0.75, abs=0.1)
         assert not (part.shortcut & part.masks).any()
         np.testing.assert_array_equal(part.images[~part.shortcut], without.images[~part.shortcut])
-        seen = [int(np.flatnonzero((colours == image[pixels][0]).all(1))[0])
-                for image, pixels in zip(part.images[tagged], part.shortcut[tagged], strict=True)]  # fmt: skip
+        seen = [
+            int(np.flatnonzero((colours == image[pixels][0]).all(1))[0])
+            for image, pixels in zip(part.images[tagged], part.shortcut[tagged], strict=True)
+        ]
         agree[name] = np.mean(np.array(seen) == part.labels[tagged])
         for image, pixels in zip(part.images[tagged], part.shortcut[tagged], strict=True):
             assert len(np.unique(image[pixels], axis=0)) == 1

@@ -49,9 +49,11 @@ def test_the_files_hold_to_the_contract(written):
         arrays, table = read_arrays(folder / f"{name}.safetensors"), read_table(folder / f"{name}.csv")
         n = FEW[name]
         assert {key: (str(a.dtype), a.shape) for key, a in arrays.items()} == {
-            "images": ("uint8", (n, 32, 32, 3)), "labels": ("int64", (n,)), "masks": ("bool", (n, 32, 32)),
+            "images": ("uint8", (n, 32, 32, 3)),
+            "labels": ("int64", (n,)),
+            "masks": ("bool", (n, 32, 32)),
             "shortcut": ("bool", (n, 32, 32)),
-        }  # fmt: skip
+        }
         assert list(table) == ["image_id", "label", "class", "group", "evidence_fraction"]
         np.testing.assert_array_equal(table["label"], arrays["labels"])
         np.testing.assert_array_equal(table["evidence_fraction"], arrays["masks"].mean((1, 2)))
@@ -72,7 +74,11 @@ def test_the_card_counts_what_is_in_the_files(written):
     assert card["shortcut"] == {"train": 12, "val": 4, "test": 8}
     areas = np.concatenate([a["masks"][a["labels"] == 1].mean((1, 2)) for a in arrays.values()])
     assert card["evidence"]["stop"] == {
-        "images": 6, "mean": pytest.approx(areas.mean()), "min": areas.min(), "max": areas.max()}  # fmt: skip
+        "images": 6,
+        "mean": pytest.approx(areas.mean()),
+        "min": areas.min(),
+        "max": areas.max(),
+    }
     assert card["evidence"]["none"] == {"images": 0}
     assert set(card["origin"]["textures"]) == {"brick", "grass", "gravel"}
     assert card["options"]["shortcut"] == 1.0
@@ -90,8 +96,12 @@ def test_the_pool_holds_train_and_unlabelled_images_and_no_other(written):
     assert pool == wanted
     assert not forbidden & set(pool)
     table = pd.read_csv(root / "pool.csv")
-    assert table.values.tolist() == [["defect", "train", 12], ["defect", "unlabelled", 5],
-                                     ["roads", "train", 12], ["roads", "unlabelled", 5]]  # fmt: skip
+    assert table.values.tolist() == [
+        ["defect", "train", 12],
+        ["defect", "unlabelled", 5],
+        ["roads", "train", 12],
+        ["roads", "unlabelled", 5],
+    ]
 
 
 def test_the_same_config_gives_the_same_bytes(written, tmp_path):

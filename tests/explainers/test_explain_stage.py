@@ -64,8 +64,10 @@ class Bench:
         masks[labels == 2] = False
         images = rng.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
         data = layout.domain("toy")
-        files.write_arrays(data / "test.safetensors", {
-            "images": images, "labels": labels, "masks": masks, "shortcut": np.zeros_like(masks)})  # fmt: skip
+        files.write_arrays(
+            data / "test.safetensors",
+            {"images": images, "labels": labels, "masks": masks, "shortcut": np.zeros_like(masks)},
+        )
         ids = [f"test-{i:04d}" for i in range(12)]
         files.write_table(data / "test.csv", pd.DataFrame({"image_id": ids, "label": labels}))
         torch.manual_seed(0)
@@ -84,12 +86,23 @@ class Bench:
         return str(path)
 
     def config(self, *entries, **given):
-        return Config({
-            "results": str(self.results), "plugins": self.plugins, "device": "cpu",
-            "domains": {"toy": None}, "encoders": {"scratch": {"method": "scratch"}}, "image": {"size": 32, "patch": 8},
-            "explain": {"images": 7, "groups": {"some": list(entries)}, "options": {"rise": {"masks": 16}}, **given},
-            "score": {"metrics": ["any_metric"]},
-        })  # fmt: skip
+        return Config(
+            {
+                "results": str(self.results),
+                "plugins": self.plugins,
+                "device": "cpu",
+                "domains": {"toy": None},
+                "encoders": {"scratch": {"method": "scratch"}},
+                "image": {"size": 32, "patch": 8},
+                "explain": {
+                    "images": 7,
+                    "groups": {"some": list(entries)},
+                    "options": {"rise": {"masks": 16}},
+                    **given,
+                },
+                "score": {"metrics": ["any_metric"]},
+            }
+        )
 
     def run(self, *entries, **given):
         for name in [name for name in sys.modules if name.startswith("unmask_plugin_")]:
@@ -122,19 +135,33 @@ def test_the_index_says_what_was_explained_and_what_it_cost(bench):
     assert occlusion["seconds"] > 0
     path = bench.maps / "occlusion@zero.safetensors"
     assert {**occlusion, "seconds": None} == {
-        "name": "occlusion@zero", "plugin": "occlusion", "family": "perturbation", "is_control": False,
-        "class_specific": True, "signed": True, "resolution": "patch", "removal": "zero", "file": path.name,
-        "sha256": files.sha256(path), "passes": {"forward": 7 * 17, "backward": 0}, "seconds": None, "failed": {},
-        "error": None, "status": "ok",
-    }  # fmt: skip
+        "name": "occlusion@zero",
+        "plugin": "occlusion",
+        "family": "perturbation",
+        "is_control": False,
+        "class_specific": True,
+        "signed": True,
+        "resolution": "patch",
+        "removal": "zero",
+        "file": path.name,
+        "sha256": files.sha256(path),
+        "passes": {"forward": 7 * 17, "backward": 0},
+        "seconds": None,
+        "failed": {},
+        "error": None,
+        "status": "ok",
+    }
     assert by_name["rise"]["removal"] == "mean"
     assert by_name["rise"]["passes"] == {"forward": 7 * 16, "backward": 0}
     assert by_name["saliency"]["passes"] == {"forward": 0, "backward": 7}
     assert by_name["random_patch"]["is_control"]
     maps = {name: files.read_arrays(bench.maps / record["file"])["maps"] for name, record in by_name.items()}
     assert {name: (array.shape, str(array.dtype)) for name, array in maps.items()} == {
-        "saliency": ((7, 32, 32), "float32"), "rise": ((7, 4, 4), "float32"),
-        "occlusion@zero": ((7, 4, 4), "float32"), "random_patch": ((7, 4, 4), "float32")}  # fmt: skip
+        "saliency": ((7, 32, 32), "float32"),
+        "rise": ((7, 4, 4), "float32"),
+        "occlusion@zero": ((7, 4, 4), "float32"),
+        "random_patch": ((7, 4, 4), "float32"),
+    }
 
 
 def test_images_are_balanced_in_every_prefix_and_the_same_for_any_number(bench):

@@ -81,8 +81,10 @@ def test_an_unknown_baseline_is_a_users_mistake(vit, explain, batch):
 
 def test_smoothgrad_without_noise_is_saliency(vit, explain, batch):
     images, targets, _ = batch
-    maps = [explain(name, vit("avg"), images, targets, **given)
-            for name, given in (("smoothgrad", {"samples": 2, "noise": 0.0}), ("saliency", {}))]  # fmt: skip
+    maps = [
+        explain(name, vit("avg"), images, targets, **given)
+        for name, given in (("smoothgrad", {"samples": 2, "noise": 0.0}), ("saliency", {}))
+    ]
     torch.testing.assert_close(*maps, rtol=1e-3, atol=1e-3 * maps[1].max().item())
 
 

@@ -39,9 +39,15 @@ def make_case(model, maps, *, removal=None, explainer=None, seed=11, shared=None
     if isinstance(removal, str):
         removal = removals.bind(registry.find("removals", removal), model)
     fields = {
-        "images": images(len(maps)), "targets": torch.zeros(len(maps), dtype=torch.int64), "masks": masks,
-        "maps": maps.astype(np.float32), "seed": seed, "removal": removal, "explainer": explainer, "shared": shared,
-    }  # fmt: skip
+        "images": images(len(maps)),
+        "targets": torch.zeros(len(maps), dtype=torch.int64),
+        "masks": masks,
+        "maps": maps.astype(np.float32),
+        "seed": seed,
+        "removal": removal,
+        "explainer": explainer,
+        "shared": shared,
+    }
     return Case(model=model, **{**fields, **changes})
 
 

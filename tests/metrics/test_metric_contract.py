@@ -104,8 +104,11 @@ def test_a_metrics_scores_do_not_depend_on_what_ran_before(tiny_vit):
         np.testing.assert_array_equal(backwards[cell], alone[cell])
 
 
-@pytest.mark.parametrize("name", [name for name in METRICS if METRICS[name].meta["category"] in
-                                  ("localisation", "complexity")] + ["pixel_flipping", "srg"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [name for name in METRICS if METRICS[name].meta["category"] in ("localisation", "complexity")]
+    + ["pixel_flipping", "srg"],
+)
 def test_an_images_score_does_not_depend_on_the_others(name, tiny_vit):
     maps = random_maps(4) * np.array([1, 100, 0.01, 1])[:, None, None]
     together = score(name, case_for(name, tiny_vit, maps))
@@ -144,7 +147,11 @@ def test_the_map_that_knows_beats_a_random_one_beats_its_inverse(name, planted):
         "inverted": lambda images, targets: torch.tensor(2 * known, dtype=torch.float32),
     }
     needs = METRICS[name].meta["needs"]
-    means = [score(name, make_case(planted, maps, removal="zero" if "removal" in needs else None,
-                                   explainer=explainers[kind])).mean() for kind, maps in ladder.items()]  # fmt: skip
+    means = [
+        score(
+            name, make_case(planted, maps, removal="zero" if "removal" in needs else None, explainer=explainers[kind])
+        ).mean()
+        for kind, maps in ladder.items()
+    ]
     best, middle, worst = means if METRICS[name].meta["direction"] == "higher" else [-mean for mean in means]
     assert best > middle > worst

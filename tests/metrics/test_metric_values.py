@@ -48,8 +48,9 @@ def test_the_gain_is_zero_on_average_for_random_maps_and_positive_for_the_right_
 def test_faithfulness_correlation_is_one_where_the_logit_is_the_sum_of_attributions(planted):
     case = make_case(planted, one_hot(6), removal="zero")
     np.testing.assert_allclose(score("faithfulness_correlation", case), 1, atol=1e-6)
-    np.testing.assert_allclose(score("faithfulness_correlation", make_case(planted, -one_hot(6), removal="zero")), -1,
-                               atol=1e-6)  # fmt: skip
+    np.testing.assert_allclose(
+        score("faithfulness_correlation", make_case(planted, -one_hot(6), removal="zero")), -1, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("operator", "step"), [("zero", 1), ("mean", 2), ("blur", 4), ("mask_token", 1)])
@@ -77,11 +78,24 @@ def test_a_step_that_does_not_divide_the_patches_is_said(tiny_vit):
 def test_pixel_flipping_is_quantus_region_perturbation_in_pixel_space(tiny_vit):
     case = make_case(tiny_vit, np.random.default_rng(0).normal(size=(3, SIZE, SIZE)), removal="zero")
     theirs = quantus.RegionPerturbation(
-        patch_size=PATCH, order="morf", regions_evaluation=16, perturb_baseline=0.0, abs=False, normalise=False,
-        return_aggregate=False, disable_warnings=True,
-    )  # fmt: skip
-    drops = theirs(model=tiny_vit, x_batch=case.images.numpy(), y_batch=case.targets.numpy(),
-                   a_batch=case.maps[:, None].copy(), softmax=True, channel_first=True, batch_size=3)  # fmt: skip
+        patch_size=PATCH,
+        order="morf",
+        regions_evaluation=16,
+        perturb_baseline=0.0,
+        abs=False,
+        normalise=False,
+        return_aggregate=False,
+        disable_warnings=True,
+    )
+    drops = theirs(
+        model=tiny_vit,
+        x_batch=case.images.numpy(),
+        y_batch=case.targets.numpy(),
+        a_batch=case.maps[:, None].copy(),
+        softmax=True,
+        channel_first=True,
+        batch_size=3,
+    )
     with torch.no_grad():
         start = tiny_vit(case.images).softmax(1)[:, 0].numpy()
     area = np.trapezoid(start[:, None] - np.asarray(drops), axis=1) / 15
@@ -99,14 +113,19 @@ def test_faithfulness_correlation_is_a_plain_loop_with_the_same_draws(tiny_vit):
         keep[torch.arange(20)[:, None], torch.tensor(subsets[:, i])] = False
         with torch.no_grad():
             whole = tiny_vit(case.images[i : i + 1])[0, 0]
-            drop = whole - tiny_vit(case.removal.remove(case.images[i : i + 1].expand(20, -1, -1, -1),
-                                                        keep.reshape(20, *GRID)))[:, 0]  # fmt: skip
+            drop = (
+                whole
+                - tiny_vit(case.removal.remove(case.images[i : i + 1].expand(20, -1, -1, -1), keep.reshape(20, *GRID)))[
+                    :, 0
+                ]
+            )
         expected.append(np.corrcoef(maps[i].ravel()[subsets[:, i]].sum(1), drop.double().numpy())[0, 1])
     np.testing.assert_allclose(score("faithfulness_correlation", case, runs=20), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["pointing_game", "relevance_rank_accuracy", "relevance_mass_accuracy",
-                                  "attribution_localisation"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["pointing_game", "relevance_rank_accuracy", "relevance_mass_accuracy", "attribution_localisation"]
+)
 def test_localisation_of_the_evidence_itself_is_one_and_of_its_complement_zero(planted, name):
     case = make_case(planted, one_hot(5))
     np.testing.assert_allclose(score(name, case), 1, atol=1e-6)
@@ -115,8 +134,9 @@ def test_localisation_of_the_evidence_itself_is_one_and_of_its_complement_zero(p
 
 
 @pytest.mark.parametrize("shape", [GRID, (SIZE, SIZE)])
-@pytest.mark.parametrize("name", ["pointing_game", "relevance_rank_accuracy", "relevance_mass_accuracy",
-                                  "attribution_localisation"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["pointing_game", "relevance_rank_accuracy", "relevance_mass_accuracy", "attribution_localisation"]
+)
 def test_chance_of_localisation_is_the_evidences_area_at_either_resolution(planted, name, shape):
     row, column = PATCH * KEY[0], PATCH * KEY[1]
     masks = np.zeros((600, SIZE, SIZE), bool)

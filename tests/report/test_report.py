@@ -149,8 +149,16 @@ def test_the_gallery_shows_images_with_evidence_of_the_best_model(run):
 
 
 def test_best_model_goes_by_validation_accuracy(run):
-    accuracy = pd.DataFrame({"domain": "rings", "encoder": ["scratch", "m75"], "pretrain_seed": 0, "finetune_seed": 0,
-                             "val": [0.6, 0.7], "test": [0.9, 0.1]})  # fmt: skip
+    accuracy = pd.DataFrame(
+        {
+            "domain": "rings",
+            "encoder": ["scratch", "m75"],
+            "pretrain_seed": 0,
+            "finetune_seed": 0,
+            "val": [0.6, 0.7],
+            "test": [0.9, 0.1],
+        }
+    )
     assert report.best_model(run, accuracy, "rings").encoder == "m75"
 
 

@@ -39,13 +39,20 @@ def score(case):
 
 
 def config(folder, entries=("saliency", "oracle"), metrics=METRICS, removals=("mean",), plugins=(), **options):
-    return Config({
-        "results": str(folder), "device": "cpu", "image": {"size": SIZE, "patch": 8}, "domains": {"defect": {}},
-        "encoders": {"plain": {"method": "scratch"}}, "pretrain": {"mask_cell": 8},
-        "model": {"width": 8, "depth": 1, "heads": 1}, "plugins": list(map(str, plugins)),
-        "explain": {"images": COUNT, "groups": {"some": list(entries)}},
-        "score": {"metrics": list(metrics), "removals": list(removals), "options": options},
-    })  # fmt: skip
+    return Config(
+        {
+            "results": str(folder),
+            "device": "cpu",
+            "image": {"size": SIZE, "patch": 8},
+            "domains": {"defect": {}},
+            "encoders": {"plain": {"method": "scratch"}},
+            "pretrain": {"mask_cell": 8},
+            "model": {"width": 8, "depth": 1, "heads": 1},
+            "plugins": list(map(str, plugins)),
+            "explain": {"images": COUNT, "groups": {"some": list(entries)}},
+            "score": {"metrics": list(metrics), "removals": list(removals), "options": options},
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +63,15 @@ def prepared(tmp_path_factory):
     masks = np.zeros((8, SIZE, SIZE), bool)
     masks[:, 2:7, 3:9] = True
     masks[5] = False
-    write_arrays(layout.domain("defect") / "test.safetensors", {
-        "images": rng.integers(0, 256, (8, SIZE, SIZE, 3), np.uint8), "labels": np.arange(8) % 3,
-        "masks": masks, "shortcut": np.zeros_like(masks),
-    })  # fmt: skip
+    write_arrays(
+        layout.domain("defect") / "test.safetensors",
+        {
+            "images": rng.integers(0, 256, (8, SIZE, SIZE, 3), np.uint8),
+            "labels": np.arange(8) % 3,
+            "masks": masks,
+            "shortcut": np.zeros_like(masks),
+        },
+    )
     write_table(layout.domain("defect") / "test.csv", pd.DataFrame({"image_id": [f"t{i}" for i in range(8)]}))
     torch.manual_seed(0)
     architecture = {"size": SIZE, "patch": 8, "width": 8, "depth": 1, "heads": 1, "classes": 3}
@@ -78,14 +90,30 @@ def write_index(layout, maps, failed=None, **changes):
         path = folder / f"{name}.safetensors"
         write_arrays(path, {"maps": values.astype(np.float32)})
         control = name == "oracle"
-        records.append({
-            "name": name, "plugin": name, "family": "control" if control else "gradient", "is_control": control,
-            "class_specific": not control, "signed": False, "resolution": "pixel", "removal": None, "file": path.name,
-            "sha256": sha256(path), "passes": {"forward": 0, "backward": 0}, "seconds": 0.0,
-            "failed": (failed or {}).get(name, {}), "error": None, "status": "ok", **changes,
-        })  # fmt: skip
-    images = [{"image_id": f"t{i}", "index": i, "label": i % 3, "prediction": 1 if i == 0 else i % 3, "correct": i != 0}
-              for i in range(COUNT)]  # fmt: skip
+        records.append(
+            {
+                "name": name,
+                "plugin": name,
+                "family": "control" if control else "gradient",
+                "is_control": control,
+                "class_specific": not control,
+                "signed": False,
+                "resolution": "pixel",
+                "removal": None,
+                "file": path.name,
+                "sha256": sha256(path),
+                "passes": {"forward": 0, "backward": 0},
+                "seconds": 0.0,
+                "failed": (failed or {}).get(name, {}),
+                "error": None,
+                "status": "ok",
+                **changes,
+            }
+        )
+    images = [
+        {"image_id": f"t{i}", "index": i, "label": i % 3, "prediction": 1 if i == 0 else i % 3, "correct": i != 0}
+        for i in range(COUNT)
+    ]
     write_json(folder / "some.json", {"group": "some", "model": {}, "images": images, "explainers": records})
 
 
@@ -144,21 +172,33 @@ def test_a_map_that_failed_costs_its_own_rows(results):
     rng, layout = np.random.default_rng(1), Layout(results)
     maps = rng.random((COUNT, SIZE, SIZE))
     maps[2], maps[3, 0, 0] = 0.25, np.nan
-    write_index(layout, {"saliency": maps, "oracle": rng.random((COUNT, 2, 2))},
-                {"saliency": {"t1": "the map is all zero"}, "oracle": {"t5": "no evidence mask"}})  # fmt: skip
+    write_index(
+        layout,
+        {"saliency": maps, "oracle": rng.random((COUNT, 2, 2))},
+        {"saliency": {"t1": "the map is all zero"}, "oracle": {"t5": "no evidence mask"}},
+    )
     table = run(config(results))
     for metric in ("pixel_flipping", "max_sensitivity", "sparseness"):
         rows = of(table, metric=metric, explainer="saliency").set_index("image_id")
         assert rows["status"].tolist() == ["ok", "failed", "failed", "failed", "ok", "ok"]
-        assert rows["reason"][["t1", "t2", "t3"]].tolist() == ["the map is all zero", "the map is constant",
-                                                               "the map is not finite"]  # fmt: skip
+        assert rows["reason"][["t1", "t2", "t3"]].tolist() == [
+            "the map is all zero",
+            "the map is constant",
+            "the map is not finite",
+        ]
         without = of(table, metric=metric, explainer="oracle").set_index("image_id").loc["t5"]
         assert (without["status"], without["reason"]) == ("skipped", "no evidence mask")
 
 
 def test_an_explainer_without_maps_gives_rows_with_its_reason(results):
-    write_index(Layout(results), {"saliency": np.ones((COUNT, 2, 2)), "oracle": np.ones((COUNT, 2, 2))},
-                status="failed", error="ValueError: no", file=None, sha256=None)  # fmt: skip
+    write_index(
+        Layout(results),
+        {"saliency": np.ones((COUNT, 2, 2)), "oracle": np.ones((COUNT, 2, 2))},
+        status="failed",
+        error="ValueError: no",
+        file=None,
+        sha256=None,
+    )
     table = run(config(results))
     assert len(table) == 2 * len(METRICS) * COUNT
     assert set(zip(table["status"], table["reason"], strict=True)) == {("failed", "ValueError: no")}
@@ -265,8 +305,12 @@ def test_settings_import_no_heavy_library():
 
 
 def test_stage_4_hands_over_to_stage_5(results):
-    settings = config(results, ["saliency", "rise", "oracle", "random_patch"], ["pixel_flipping", "max_sensitivity"],
-                      max_sensitivity={"samples": 2})  # fmt: skip
+    settings = config(
+        results,
+        ["saliency", "rise", "oracle", "random_patch"],
+        ["pixel_flipping", "max_sensitivity"],
+        max_sensitivity={"samples": 2},
+    )
     explain.run(settings, **JOB)
     table = run(settings)
     assert set(of(table, explainer="random_patch")["status"]) == {"ok"}

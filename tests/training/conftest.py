@@ -25,24 +25,28 @@ def images(n, seed):
 @pytest.fixture
 def config(tmp_path, monkeypatch) -> Config:
     monkeypatch.chdir(tmp_path)
-    built = Config({
-        "results": str(tmp_path / "results"),
-        "device": "cpu",
-        "image": {"size": 32, "patch": 8},
-        "model": {"width": 24, "depth": 2, "heads": 3},
-        "domains": {"defect": {}},
-        "encoders": {"half": {"method": "simmim", "mask_ratio": 0.5}, "scratch": {"method": "scratch"}},
-        "pretrain": {"epochs": 3, "batch": 16},
-        "finetune": {"epochs": 4, "batch": 8, "warmup_epochs": 1, "base_learning_rate": 0.15},
-        "explain": {"images": 4, "groups": {"one": ["saliency"]}},
-        "score": {"metrics": ["sparseness"]},
-    })  # fmt: skip
+    built = Config(
+        {
+            "results": str(tmp_path / "results"),
+            "device": "cpu",
+            "image": {"size": 32, "patch": 8},
+            "model": {"width": 24, "depth": 2, "heads": 3},
+            "domains": {"defect": {}},
+            "encoders": {"half": {"method": "simmim", "mask_ratio": 0.5}, "scratch": {"method": "scratch"}},
+            "pretrain": {"epochs": 3, "batch": 16},
+            "finetune": {"epochs": 4, "batch": 8, "warmup_epochs": 1, "base_learning_rate": 0.15},
+            "explain": {"images": 4, "groups": {"one": ["saliency"]}},
+            "score": {"metrics": ["sparseness"]},
+        }
+    )
     layout = Layout(built.results)
     folder = layout.domain("defect")
     for seed, (split, n) in enumerate({"train": 64, "val": 16, "test": 20}.items()):
         pictures, labels, masks = images(n, seed)
-        write_arrays(folder / f"{split}.safetensors", {"images": pictures, "labels": labels, "masks": masks,
-                                                       "shortcut": np.zeros_like(masks)})  # fmt: skip
+        write_arrays(
+            folder / f"{split}.safetensors",
+            {"images": pictures, "labels": labels, "masks": masks, "shortcut": np.zeros_like(masks)},
+        )
         ids = [f"{split}-{i}" for i in range(n)]
         write_table(folder / f"{split}.csv", pd.DataFrame({"image_id": ids, "label": labels}))
     write_json(folder / "card.json", {"classes": ["up", "down"]})

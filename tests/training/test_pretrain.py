@@ -96,7 +96,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence(config):
 
 
 def test_mistakes_are_named(config):
-    with pytest.raises(UserError, match="'scratch' is not an encoder that is pretrained.*half"):
+    with pytest.raises(UserError, match=r"'scratch' is not an encoder that is pretrained.*half"):
         pretrain.run(config, encoder="scratch", pretrain_seed=0)
     pool = Layout(config.results).pool
     write_arrays(pool, {"images": np.zeros((1, 32, 32, 3), np.uint8)})

@@ -10,8 +10,9 @@ from unmask.errors import UserError
 from unmask.seeds import derive
 
 
-def split_groups(groups: Sequence[str], labels: np.ndarray, classes: Sequence[str], shares: Sequence[float], *,
-                 seed: int, where: str) -> np.ndarray:  # fmt: skip
+def split_groups(
+    groups: Sequence[str], labels: np.ndarray, classes: Sequence[str], shares: Sequence[float], *, seed: int, where: str
+) -> np.ndarray:
     """The split of each image, int64 [N] in 0 ... len(shares) - 1.
 
     No group is in two splits, every split has every class, and each class is shared out as near to `shares` as its
@@ -40,8 +41,10 @@ def split_groups(groups: Sequence[str], labels: np.ndarray, classes: Sequence[st
             free = [g for g in order if place[g] < 0 and counts[g, label]]
             if not free:
                 number = int((counts[:, label] > 0).sum())
-                raise UserError(f"{where}: the class '{classes[label]}' has {number} group(s), too few for "
-                                f"each of the {len(shares)} splits to get one; add images of other groups")  # fmt: skip
+                raise UserError(
+                    f"{where}: the class '{classes[label]}' has {number} group(s), too few for "
+                    f"each of the {len(shares)} splits to get one; add images of other groups"
+                )
             assign(free[-1], int(split))
     # Then the rest, largest first, each to where its classes are emptiest for what they want.
     for group in order:

@@ -71,15 +71,22 @@ def build(painter: Painter, options: dict[str, Any], *, size: int, seed: int) ->
         raise UserError(f"image.size: {size} is too small for the embedded domains' evidence; use 32 or more")
     for split in ("train", "val", "test"):
         if options[split] < len(painter.classes):
-            raise UserError(f"domains: option {split} = {options[split]} leaves some class without an image; "
-                            f"use {len(painter.classes)} or more")  # fmt: skip
+            raise UserError(
+                f"domains: option {split} = {options[split]} leaves some class without an image; "
+                f"use {len(painter.classes)} or more"
+            )
     splits = {name: _split(painter, options, name, size, seed) for name in ("train", "val", "test", "unlabelled")}
     return Splits(
-        classes=list(painter.classes), train=splits["train"], val=splits["val"], test=splits["test"],
+        classes=list(painter.classes),
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
         unlabelled=splits["unlabelled"].images,
-        origin={"kind": "rendered: evidence and distractors planted on photographs",
-                "textures": {name: ORIGIN[name] for name in painter.textures}},
-    )  # fmt: skip
+        origin={
+            "kind": "rendered: evidence and distractors planted on photographs",
+            "textures": {name: ORIGIN[name] for name in painter.textures},
+        },
+    )
 
 
 def _split(painter: Painter, options: dict[str, Any], name: str, size: int, seed: int) -> Split:

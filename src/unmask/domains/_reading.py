@@ -74,8 +74,10 @@ def read_mask(path: Path, size: int, extent: tuple[int, int], image: str) -> np.
     with _opened(path) as mask:
         mask = ImageOps.exif_transpose(mask)
         if mask.size != extent:
-            raise UserError(f"{path} is {mask.width} x {mask.height} pixels but its image {image} is "
-                            f"{extent[0]} x {extent[1]}; make them equal")  # fmt: skip
+            raise UserError(
+                f"{path} is {mask.width} x {mask.height} pixels but its image {image} is "
+                f"{extent[0]} x {extent[1]}; make them equal"
+            )
         plain = mask.mode == "P" or mask.mode.startswith(("I", "F"))
         values = np.asarray(mask if plain else mask.convert("L"), np.float32)
         marked = values > (0 if mask.mode == "P" else values.max() / 2)

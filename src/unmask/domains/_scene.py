@@ -56,8 +56,14 @@ class Canvas:
         normals = [angle + 2 * math.pi * side / sides for side in range(sides)]
         return np.max([math.cos(a) * dx + math.sin(a) * dy for a in normals], axis=0) - inner
 
-    def blob(self, centre: tuple[float, float], radius: float, rng: np.random.Generator,
-             roughness: float = 0.2, stretch: float = 1.0) -> np.ndarray:  # fmt: skip
+    def blob(
+        self,
+        centre: tuple[float, float],
+        radius: float,
+        rng: np.random.Generator,
+        roughness: float = 0.2,
+        stretch: float = 1.0,
+    ) -> np.ndarray:
         """Distance (along the ray) to an irregular outline of mean radius `radius`, `stretch` times longer one way."""
         turn, longer = cmath.rect(1, -rng.uniform(0, 2 * math.pi)), math.sqrt(stretch)
         turned = ((self.x - centre[1]) + 1j * (self.y - centre[0])) * turn
@@ -82,8 +88,9 @@ class Canvas:
         return nearest - half_width
 
 
-def wander(rng: np.random.Generator, middle: tuple[float, float], length: float, bend: float,
-           points: int = 7) -> np.ndarray:  # fmt: skip
+def wander(
+    rng: np.random.Generator, middle: tuple[float, float], length: float, bend: float, points: int = 7
+) -> np.ndarray:
     """Points [points, 2] of a bent line of a given length around its middle."""
     heading = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, bend, points - 1))
     steps = np.stack([np.sin(heading), np.cos(heading)], 1) * length / (points - 1)

@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 META = {
     "summary": "brick, grass and gravel surfaces: scratch, hole, stain or none (rendered on CC0 photographs)",
     "options": {"train": 800, "val": 200, "test": 400, "unlabelled": 800, "difficulty": 0.5, "shortcut": 0.0},
-    "ranges": {"train": [4, None], "val": [4, None], "test": [4, None], "unlabelled": [0, None],
-               "difficulty": [0, 1], "shortcut": [0, 1]},
+    "ranges": {
+        "train": [4, None],
+        "val": [4, None],
+        "test": [4, None],
+        "unlabelled": [0, None],
+        "difficulty": [0, 1],
+        "shortcut": [0, 1],
+    },
     "citation": "brick, gravel: CC0Textures, grass: DeviantArt, CC0 1.0, through scikit-image",
-}  # fmt: skip
+}
 CLASSES = ("none", "scratch", "hole", "stain")
 SURFACES = ("brick", "grass", "gravel")
 

@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 META = {
     "summary": "road scenes: stop, yield, mandatory sign or none (rendered on CC0 photographs)",
     "options": {"train": 800, "val": 200, "test": 400, "unlabelled": 800, "difficulty": 0.5, "shortcut": 0.0},
-    "ranges": {"train": [4, None], "val": [4, None], "test": [4, None], "unlabelled": [0, None],
-               "difficulty": [0, 1], "shortcut": [0, 1]},
+    "ranges": {
+        "train": [4, None],
+        "val": [4, None],
+        "test": [4, None],
+        "unlabelled": [0, None],
+        "difficulty": [0, 1],
+        "shortcut": [0, 1],
+    },
     "citation": "brick, gravel: CC0Textures, grass: DeviantArt, CC0 1.0, through scikit-image",
-}  # fmt: skip
+}
 CLASSES = ("none", "stop", "yield", "mandatory")
 RED, WHITE, BLUE = (0.78, 0.12, 0.13), (0.93, 0.93, 0.92), (0.1, 0.28, 0.72)
 PAINTS = (RED, WHITE, BLUE, (0.85, 0.65, 0.15), (0.3, 0.3, 0.33))

@@ -63,8 +63,13 @@ def build(options: dict[str, Any], *, size: int, seed: int) -> Splits:
         shortcut = np.zeros_like(evidence[rows])
         return Split(images[rows], labels[rows], evidence[rows], shortcut, ids, [groups[i] for i in rows])
 
-    origin = {"kind": "read from a folder", "images": len(paths), "masks": len(masks), "groups": len(set(groups)),
-              "unlabelled_left_out": int((~fresh).sum())}  # fmt: skip
+    origin = {
+        "kind": "read from a folder",
+        "images": len(paths),
+        "masks": len(masks),
+        "groups": len(set(groups)),
+        "unlabelled_left_out": int((~fresh).sum()),
+    }
     return Splits(classes, split(0), split(1), split(2), unlabelled[fresh], origin)
 
 
@@ -147,8 +152,11 @@ def _unlabelled(folder: str, root: Path) -> list[Path]:
     base, labelled = Path(folder).resolve(), (root / "images").resolve()
     if base.is_relative_to(labelled) or labelled.is_relative_to(base):
         raise UserError(f"{folder} holds or is among the labelled images; unlabelled images need a folder of their own")
-    found = sorted(path for path in base.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
-                   and not path.name.startswith("."))  # fmt: skip
+    found = sorted(
+        path
+        for path in base.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+    )
     if not found:
         raise UserError(f"{folder} holds no image; leave the option unlabelled empty or name a folder with images")
     return found

@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 META = {
     "summary": "fundus crops: haemorrhage, exudate, microaneurysm cluster or none (rendered on a CC0 photograph)",
     "options": {"train": 800, "val": 200, "test": 400, "unlabelled": 800, "difficulty": 0.7, "shortcut": 0.0},
-    "ranges": {"train": [4, None], "val": [4, None], "test": [4, None], "unlabelled": [0, None],
-               "difficulty": [0, 1], "shortcut": [0, 1]},
+    "ranges": {
+        "train": [4, None],
+        "val": [4, None],
+        "test": [4, None],
+        "unlabelled": [0, None],
+        "difficulty": [0, 1],
+        "shortcut": [0, 1],
+    },
     "citation": "retina: Mikael Häggström, CC0 1.0, through scikit-image",
-}  # fmt: skip
+}
 CLASSES = ("none", "haemorrhage", "exudate", "microaneurysms")
 BLOOD, LIPID = np.array([0.62, 0.36, 0.42]), np.array([0.98, 0.86, 0.52])  # stain factor; colour
 

@@ -55,8 +55,9 @@ def gradient(model: Classifier, inputs: torch.Tensor, targets: torch.Tensor) -> 
         return torch.autograd.grad(select(model(leaf), targets).sum(), leaf)[0]
 
 
-def masked_logits(model: Classifier, removal: Removal, images: torch.Tensor, targets: torch.Tensor,
-                  keep: torch.Tensor) -> torch.Tensor:  # fmt: skip
+def masked_logits(
+    model: Classifier, removal: Removal, images: torch.Tensor, targets: torch.Tensor, keep: torch.Tensor
+) -> torch.Tensor:
     """Target logits [N, K] of K subsets of each image, `keep` bool [N, K, gh, gw], in full passes without a graph."""
     import torch
 

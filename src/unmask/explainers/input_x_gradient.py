@@ -24,7 +24,9 @@ META = {
 def explain(model, images, targets, *, generator, removal=None) -> torch.Tensor:
     """Maps [N, H, W], signed."""
     method = InputXGradient(model)
-    return torch.cat([
-        method.attribute(images[part].detach().clone().requires_grad_(), target=targets[part]).detach().sum(1)
-        for part in split(images)
-    ])  # fmt: skip
+    return torch.cat(
+        [
+            method.attribute(images[part].detach().clone().requires_grad_(), target=targets[part]).detach().sum(1)
+            for part in split(images)
+        ]
+    )

@@ -39,7 +39,8 @@ def explain(model, images, targets, *, generator, removal=None, steps=32, baseli
     for part in split(images):
         some = images[part].detach().clone().requires_grad_()
         start = _BASELINES[baseline](model, images[part]).contiguous()
-        attributions = method.attribute(some, start, targets[part], n_steps=steps,
-                                        internal_batch_size=batch_size(images.device))  # fmt: skip
+        attributions = method.attribute(
+            some, start, targets[part], n_steps=steps, internal_batch_size=batch_size(images.device)
+        )
         maps.append(attributions.detach().sum(1).float())
     return torch.cat(maps)

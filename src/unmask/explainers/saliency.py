@@ -21,7 +21,9 @@ META = {
 def explain(model, images, targets, *, generator, removal=None) -> torch.Tensor:
     """Maps [N, H, W], 0 or more."""
     method = Saliency(model)
-    return torch.cat([
-        method.attribute(images[part].detach().clone().requires_grad_(), target=targets[part]).amax(1)
-        for part in split(images)
-    ])  # fmt: skip
+    return torch.cat(
+        [
+            method.attribute(images[part].detach().clone().requires_grad_(), target=targets[part]).amax(1)
+            for part in split(images)
+        ]
+    )

@@ -50,8 +50,11 @@ def draw(panels: list[tuple[str, pd.DataFrame]], order: list[str], title: str, c
         for f in families
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, handlelength=1.6)
-    dagger = " \N{DAGGER} the metric does not separate the controls here." if any(
-        axes.get_title(loc="left").endswith("\N{DAGGER}") for axes in grid) else ""  # fmt: skip
+    dagger = (
+        " \N{DAGGER} the metric does not separate the controls here."
+        if any(axes.get_title(loc="left").endswith("\N{DAGGER}") for axes in grid)
+        else ""
+    )
     figure.suptitle(
         f"{title}: mean and {confidence:.0%} interval, sorted by mean rank.{dagger}", x=0.005, ha="left", fontsize=7.5
     )
@@ -64,8 +67,15 @@ def _panel(axes: Axes, rows: pd.DataFrame, place: dict[str, int]) -> None:
             continue
         colour, y = style.family_colour(row.family), place[row.explainer]
         axes.plot([row.low, row.high], [y, y], color=colour, linewidth=1.2, solid_capstyle="butt")
-        axes.plot(row.mean, y, marker="s" if row.is_control else "o", color=colour, markersize=3.5,
-                  markerfacecolor="white" if row.is_control else colour, markeredgewidth=0.9)  # fmt: skip
+        axes.plot(
+            row.mean,
+            y,
+            marker="s" if row.is_control else "o",
+            color=colour,
+            markersize=3.5,
+            markerfacecolor="white" if row.is_control else colour,
+            markeredgewidth=0.9,
+        )
     axes.grid(axis="y", color="#EEEEEE", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)

@@ -40,8 +40,12 @@ def draw(
     width = max(wide + 0.02, 4.3)  # the scales below need this much
     figure = Figure(figsize=(width, height))
     left, bottom, top = margin / width, 0.3 / height, 1 - 0.48 / height
-    grid = figure.subplots(n, len(columns) + 1, squeeze=False, gridspec_kw={
-        "left": left, "right": wide / width, "bottom": bottom, "top": top, "wspace": 0.05, "hspace": 0.05})  # fmt: skip
+    grid = figure.subplots(
+        n,
+        len(columns) + 1,
+        squeeze=False,
+        gridspec_kw={"left": left, "right": wide / width, "bottom": bottom, "top": top, "wspace": 0.05, "hspace": 0.05},
+    )
     figure.text(0.02 / width, 1 - 0.04 / height, title, va="top", ha="left", fontsize=7.5)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
@@ -51,8 +55,9 @@ def draw(
         axes.imshow(image, interpolation="nearest")
         _outline(axes, mask, "#FFFFFF", 1.6)
         _outline(axes, mask, "#000000", 0.7)
-        axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=6,
-                        color="#000000" if correct else style.PALETTE[1])  # fmt: skip
+        axes.set_ylabel(
+            label, rotation=0, ha="right", va="center", fontsize=6, color="#000000" if correct else style.PALETTE[1]
+        )
         for axes, column in zip(grid[row, 1:], columns, strict=True):
             _overlay(axes, image, mask, column, row)
     grid[0, 0].set_title("image, evidence\noutlined", fontsize=5.5, pad=2)
@@ -83,8 +88,15 @@ def _overlay(axes: Axes, image: np.ndarray, mask: np.ndarray, column: Column, ro
     values = column.maps[row]
     high = np.quantile(np.abs(values) if column.signed else values, 0.995)
     low = -high if column.signed else values.min()
-    axes.imshow(values, cmap=style.SIGNED if column.signed else style.SEQUENTIAL, vmin=low, vmax=max(high, low + 1e-12),
-                alpha=0.72, interpolation="nearest", extent=extent)  # fmt: skip
+    axes.imshow(
+        values,
+        cmap=style.SIGNED if column.signed else style.SEQUENTIAL,
+        vmin=low,
+        vmax=max(high, low + 1e-12),
+        alpha=0.72,
+        interpolation="nearest",
+        extent=extent,
+    )
     _outline(axes, mask, "#FFFFFF" if not column.signed else "#000000", 0.4)
 
 
@@ -107,8 +119,7 @@ def _scales(figure: Figure, width: float, height: float, left: float, columns: l
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
 
-    words = {True: (style.SIGNED, "signed: against", "for"),
-             False: (style.SEQUENTIAL, "others: little", "much")}  # fmt: skip
+    words = {True: (style.SIGNED, "signed: against", "for"), False: (style.SEQUENTIAL, "others: little", "much")}
     x = left
     for signed in sorted({column.signed for column in columns}):
         name, before, after = words[signed]

@@ -30,8 +30,13 @@ def draw(ranks: pd.DataFrame, controls: set[str], title: str) -> Figure:
     axes.set_yticks(range(rows), [style.readable(name) for name in ranks.index])
     for label, name in zip(axes.get_yticklabels(), ranks.index, strict=True):
         label.set(color="#666666" if name in controls else "#000000", style="italic" if name in controls else "normal")
-    axes.set_xticks(range(columns), [style.readable(name) for name in ranks.columns], rotation=40, ha="right",
-                    rotation_mode="anchor")  # fmt: skip
+    axes.set_xticks(
+        range(columns),
+        [style.readable(name) for name in ranks.columns],
+        rotation=40,
+        ha="right",
+        rotation_mode="anchor",
+    )
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(shown, ax=axes, fraction=0.05, pad=0.02, ticks=[1, rows] if rows > 1 else [1])

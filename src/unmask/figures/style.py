@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 COLUMN, PAGE = 3.5, 7.16  # inches: the widths of one and of two columns in a conference paper
 # Okabe and Ito (2008), Color Universal Design; black is kept for text, the yellow is too light for lines on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-FAMILIES = {"gradient": PALETTE[0], "cam": PALETTE[4], "attention": PALETTE[2], "relevance": PALETTE[3],
-            "perturbation": PALETTE[1], "control": "#777777"}  # fmt: skip
+FAMILIES = {
+    "gradient": PALETTE[0],
+    "cam": PALETTE[4],
+    "attention": PALETTE[2],
+    "relevance": PALETTE[3],
+    "perturbation": PALETTE[1],
+    "control": "#777777",
+}
 MARKERS = ("o", "s", "^", "D", "v", "P")
 SIGNED, SEQUENTIAL = "RdBu_r", "inferno"
 _RC = {

@@ -20,7 +20,8 @@ def area(case: Case, ranks: np.ndarray, step: int = 1) -> np.ndarray:
     patches = ranks[0].size
     if patches % step:
         raise ValueError(f"step {step} does not divide the {patches} patches")
-    metric = PixelFlipping(features_in_step=step, perturb_baseline=0.0, abs=False, normalise=False,
-                           return_auc_per_sample=False, **COMMON)  # fmt: skip
+    metric = PixelFlipping(
+        features_in_step=step, perturb_baseline=0.0, abs=False, normalise=False, return_auc_per_sample=False, **COMMON
+    )
     curve = in_token_space(metric, case, ranks, softmax=True)
     return np.trapezoid(curve, axis=1) / (curve.shape[1] - 1)

@@ -28,7 +28,13 @@ def score(case: Case, samples: int, radius: float) -> np.ndarray:
     The noise is uniform in [-`radius`, `radius`]; images are in [0, 1], and not clipped to it: that would give dark and
     bright ones less noise.
     """
-    metric = AvgSensitivity(nr_samples=samples, perturb_func=batch_uniform_noise,
-                            perturb_func_kwargs={"lower_bound": radius, "upper_bound": None}, abs=False,
-                            normalise=False, return_nan_when_prediction_changes=False, **COMMON)  # fmt: skip
+    metric = AvgSensitivity(
+        nr_samples=samples,
+        perturb_func=batch_uniform_noise,
+        perturb_func_kwargs={"lower_bound": radius, "upper_bound": None},
+        abs=False,
+        normalise=False,
+        return_nan_when_prediction_changes=False,
+        **COMMON,
+    )
     return re_explaining(metric, case)

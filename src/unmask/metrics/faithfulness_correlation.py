@@ -29,6 +29,7 @@ def score(case: Case, runs: int, share: float) -> np.ndarray:
     maps = case.patch_maps.astype(np.float64)
     patches = maps[0].size
     subset = min(max(round(share * patches), 1), patches - 1)
-    metric = FaithfulnessCorrelation(nr_runs=runs, subset_size=subset, perturb_baseline=0.0, abs=False, normalise=True,
-                                     **COMMON)  # fmt: skip
+    metric = FaithfulnessCorrelation(
+        nr_runs=runs, subset_size=subset, perturb_baseline=0.0, abs=False, normalise=True, **COMMON
+    )
     return in_token_space(metric, case, maps, softmax=False)

@@ -144,9 +144,15 @@ def summary(config: Config) -> list[tuple[str, str]]:
 def encoders(config: Config, accuracy: pd.DataFrame) -> list[dict[str, Any]]:
     """Encoders with their effective mask ratio and mean test accuracy per domain."""
     tests = accuracy.groupby(["domain", "encoder"])["test"].mean()
-    return [{"name": name, "method": spec["method"], "ratio": config.mask_ratio(name),
-             "accuracy": {domain: float(tests[domain, name]) for domain in config["domains"]}}
-            for name, spec in config["encoders"].items()]  # fmt: skip
+    return [
+        {
+            "name": name,
+            "method": spec["method"],
+            "ratio": config.mask_ratio(name),
+            "accuracy": {domain: float(tests[domain, name]) for domain in config["domains"]},
+        }
+        for name, spec in config["encoders"].items()
+    ]
 
 
 def ranking(table: pd.DataFrame) -> dict[str, Any]:
@@ -154,8 +160,10 @@ def ranking(table: pd.DataFrame) -> dict[str, Any]:
     rows = table[table["scope"] == "all"]
     categories = [c for c in dict.fromkeys(rows["category"]) if c != "all"]
     by = {(row["category"], row["explainer"]): row["mean_rank"] for row in records(rows)}
-    top = [{**row, "categories": [by.get((c, row["explainer"])) for c in categories]}
-           for row in records(rows[rows["category"] == "all"])]  # fmt: skip
+    top = [
+        {**row, "categories": [by.get((c, row["explainer"])) for c in categories]}
+        for row in records(rows[rows["category"] == "all"])
+    ]
     return {"categories": categories, "rows": top}
 
 
@@ -184,8 +192,10 @@ def pictures(config: Config, layout: Layout, figures: dict[str, Path]) -> dict[s
         ],
         "previews": [(layout.domain(d) / "preview.png", d) for d in domains],
     }
-    return {section: [{"uri": data_uri(path), "caption": caption} for path, caption in items if path and path.exists()]
-            for section, items in wanted.items()}  # fmt: skip
+    return {
+        section: [{"uri": data_uri(path), "caption": caption} for path, caption in items if path and path.exists()]
+        for section, items in wanted.items()
+    }
 
 
 def data_uri(path: Path) -> str:
@@ -220,5 +230,7 @@ def citation() -> str:
     """BibTeX for this version."""
     about = metadata("unmask")
     author = about.get("Author") or "The unmask authors"
-    return (f"@software{{unmask,\n  title   = {{unmask: {about['Summary']}}},\n  author  = {{{{{author}}}}},\n"
-            f"  version = {{{__version__}}}\n}}")  # fmt: skip
+    return (
+        f"@software{{unmask,\n  title   = {{unmask: {about['Summary']}}},\n  author  = {{{{{author}}}}},\n"
+        f"  version = {{{__version__}}}\n}}"
+    )

@@ -47,8 +47,9 @@ class Pool:
 
 def pool(cell: Cell, weights: np.ndarray, explainers: list[Explainer]) -> Pool:
     """One cell, resampled with the weights [B, U] of its domain's units."""
-    against = {e.name: sums(weights, cell.values - cell.values[:, [i]])
-               for i, e in enumerate(explainers) if e.is_control}  # fmt: skip
+    against = {
+        e.name: sums(weights, cell.values - cell.values[:, [i]]) for i, e in enumerate(explainers) if e.is_control
+    }
     return Pool(sums(weights, cell.values), against, cell.failed, cell.skipped)
 
 
@@ -58,8 +59,12 @@ def join(pools: list[Pool], controls: list[str]) -> Pool:
     def total(parts):
         return reduce(add, parts)
 
-    return Pool(total(p.scores for p in pools), {name: total(p.against[name] for p in pools) for name in controls},
-                total(p.failed for p in pools), total(p.skipped for p in pools))  # fmt: skip
+    return Pool(
+        total(p.scores for p in pools),
+        {name: total(p.against[name] for p in pools) for name in controls},
+        total(p.failed for p in pools),
+        total(p.skipped for p in pools),
+    )
 
 
 def null(explainers: list[Explainer]) -> str | None:
@@ -125,13 +130,23 @@ def board(pool: Pool, direction: str, confidence: float, explainers: list[Explai
         shown = n[i] > 0 and ranked[i]
         if n[i] + pool.failed[i] + pool.skipped[i] == 0:
             continue
-        rows.append({
-            "explainer": e.name, "family": e.family, "is_control": e.is_control,
-            "mean": mean[i], "low": low[i], "high": high[i],
-            "rank": ranks[i] if shown else np.nan,
-            "rank_low": rank_low[i] if shown else np.nan, "rank_high": rank_high[i] if shown else np.nan,
-            "n": int(n[i]), "failed": int(pool.failed[i]), "skipped": int(pool.skipped[i]),
-            "versus_random": None if e.name == reference else versus[i], "controls_separated": flag,
-        })  # fmt: skip
+        rows.append(
+            {
+                "explainer": e.name,
+                "family": e.family,
+                "is_control": e.is_control,
+                "mean": mean[i],
+                "low": low[i],
+                "high": high[i],
+                "rank": ranks[i] if shown else np.nan,
+                "rank_low": rank_low[i] if shown else np.nan,
+                "rank_high": rank_high[i] if shown else np.nan,
+                "n": int(n[i]),
+                "failed": int(pool.failed[i]),
+                "skipped": int(pool.skipped[i]),
+                "versus_random": None if e.name == reference else versus[i],
+                "controls_separated": flag,
+            }
+        )
     rows.sort(key=lambda row: np.inf if np.isnan(row["rank"]) else row["rank"])
     return Board(rows, ranks, resampled, (n > 0) & ranked)

@@ -45,7 +45,8 @@ class Table:
 
         scores = self.scores
         pairs, names = pd.factorize(
-            scores["pretrain_seed"].astype(str) + "/" + scores["finetune_seed"].astype(str), sort=True)  # fmt: skip
+            scores["pretrain_seed"].astype(str) + "/" + scores["finetune_seed"].astype(str), sort=True
+        )
         # With one pair of seeds there is nothing to draw, and the weight is 1.
         seeds = counts(numpy_generator(self._seed, "aggregate", "seeds"), len(names), self._resamples)
         units, weights = np.zeros(len(scores), np.int64), {}
@@ -77,9 +78,11 @@ class Table:
             taken = np.zeros(shape, np.int64)
             np.add.at(taken, (unit, column), 1)
             if taken.max() > 1:
-                raise UserError(f"the scores of {domain}/{encoder} hold an image twice for the explainer "
-                                f"'{self.explainers[int(taken.max(0).argmax())]}' and the metric '{metric['metric']}'; "
-                                "delete them and run the stage score again")  # fmt: skip
+                raise UserError(
+                    f"the scores of {domain}/{encoder} hold an image twice for the explainer "
+                    f"'{self.explainers[int(taken.max(0).argmax())]}' and the metric '{metric['metric']}'; "
+                    "delete them and run the stage score again"
+                )
             values = np.full(shape, np.nan)
             values[unit, column] = np.where(status[inside] == "ok", score[inside], np.nan)
             tally = {

@@ -52,12 +52,24 @@ class Ranking:
             ranks[some], resampled[:, some] = rank(mean[some], "lower"), rank(means[:, some], "lower")
             low, high = interval(means, confidence)
             rank_low, rank_high = interval(resampled, confidence)
-            part = [{
-                "category": category, "explainer": e.name, "family": e.family, "is_control": e.is_control,
-                "mean_rank": mean[i], "low": low[i], "high": high[i], "rank": ranks[i],
-                "rank_low": rank_low[i], "rank_high": rank_high[i],
-                "scored": int(scored[:, i].sum()), "missing": int((~scored[:, i]).sum()),
-            } for i, e in enumerate(explainers) if some[i]]  # fmt: skip
+            part = [
+                {
+                    "category": category,
+                    "explainer": e.name,
+                    "family": e.family,
+                    "is_control": e.is_control,
+                    "mean_rank": mean[i],
+                    "low": low[i],
+                    "high": high[i],
+                    "rank": ranks[i],
+                    "rank_low": rank_low[i],
+                    "rank_high": rank_high[i],
+                    "scored": int(scored[:, i].sum()),
+                    "missing": int((~scored[:, i]).sum()),
+                }
+                for i, e in enumerate(explainers)
+                if some[i]
+            ]
             rows.extend(sorted(part, key=lambda row: row["rank"]))
         return rows
 
