@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 META = {
     "summary": "road scenes: stop, yield, mandatory sign or none (rendered on CC0 photographs)",
-    "options": {"train": 800, "val": 200, "test": 400, "unlabelled": 800, "difficulty": 0.5, "shortcut": 0.0},
+    "options": {"train": 800, "val": 200, "test": 400, "unlabelled": 800, "difficulty": 0.25, "shortcut": 0.0},
     "ranges": {
         "train": [4, None],
         "val": [4, None],
@@ -29,32 +29,41 @@ META = {
 }
 CLASSES = ("none", "stop", "yield", "mandatory")
 RED, WHITE, BLUE = (0.78, 0.12, 0.13), (0.93, 0.93, 0.92), (0.1, 0.28, 0.72)
-PAINTS = (RED, WHITE, BLUE, (0.85, 0.65, 0.15), (0.3, 0.3, 0.33))
+SIGN_PAINTS, OTHER_PAINTS = (RED, WHITE, BLUE), ((0.85, 0.65, 0.15), (0.3, 0.3, 0.33), (0.5, 0.36, 0.24))
 
 
 def background(canvas: Canvas, rng: np.random.Generator, difficulty: float) -> None:
-    """Sky, verge, road and houses; boxes and posts in the signs' colours stand about and decide nothing."""
+    """Sky, verge, road and houses; boxes on posts stand about and decide nothing.
+
+    The harder, the more boxes there are, and the more of them in the signs' colours: then only the shape decides.
+    """
     horizon = rng.uniform(0.38, 0.52)
-    _sky(canvas, rng, horizon)
+    _sky(canvas, rng, horizon, difficulty)
     _houses(canvas, rng, horizon)
     _ground(canvas, rng, horizon)
-    for _ in range(rng.integers(2, 4 + round(3 * difficulty))):
+    for _ in range(rng.integers(1, 4 + round(3 * difficulty))):
         half = rng.uniform(0.025, 0.085, 2)
         at = (float(rng.uniform(0.2, 0.8)), float(rng.uniform(0.05, 0.95)))
         if rng.random() < 0.5:
             _post(canvas, at, half[0], rng)
-        paint = np.array(PAINTS[rng.integers(len(PAINTS))]) * rng.uniform(0.75, 1.05)
+        paint = _paint(rng, difficulty) * rng.uniform(0.75, 1.05)
         tilt = rng.uniform(-0.25, 0.25)
         outer = canvas.coverage(canvas.box(at, tuple(half), tilt))
         canvas.paint(outer, paint, 0.95)
-        if rng.random() < 0.5:  # a panel or window within, in another of the signs' colours
+        if rng.random() < 0.5:  # a panel or window within, in another colour
             inner = canvas.coverage(canvas.box(at, tuple(half * rng.uniform(0.3, 0.75, 2)), tilt))
-            canvas.paint(inner, np.array(PAINTS[rng.integers(len(PAINTS))]), 0.9)
+            canvas.paint(inner, _paint(rng, difficulty), 0.9)
+
+
+def _paint(rng: np.random.Generator, difficulty: float) -> np.ndarray:
+    """A box's colour: a sign's with a probability of the difficulty."""
+    paints = SIGN_PAINTS if rng.random() < difficulty else OTHER_PAINTS
+    return np.array(paints[rng.integers(len(paints))])
 
 
 def evidence(canvas: Canvas, kind: int, rng: np.random.Generator, difficulty: float) -> np.ndarray:
     """The sign of class `kind` (its face, without the post); returns its coverage."""
-    radius = (1.15 - 0.3 * difficulty) * rng.uniform(0.085, 0.14)
+    radius = (1.6 - 0.7 * difficulty) * rng.uniform(0.085, 0.14)
     at = (float(rng.uniform(0.2, 0.62)), float(rng.uniform(0.16, 0.84)))
     fade = 0.1 + 0.3 * difficulty * rng.random()  # old paint: less saturated
     grey = canvas.pixels.mean((0, 1)).mean()
@@ -72,13 +81,16 @@ def evidence(canvas: Canvas, kind: int, rng: np.random.Generator, difficulty: fl
         canvas.paint(canvas.coverage(shape + 0.3 * radius), white)
     else:
         shape = canvas.disc(at, radius)
-        canvas.paint(canvas.coverage(shape), blue)
+        canvas.paint(canvas.coverage(shape), white)
+        canvas.paint(canvas.coverage(shape + 0.16 * radius), blue)
         _arrow(canvas, at, radius, white, float(rng.choice([0, np.pi / 2, -np.pi / 2])) + tilt)
     return canvas.coverage(shape)
 
 
-def _sky(canvas: Canvas, rng: np.random.Generator, horizon: float) -> None:
-    top = np.array([0.45, 0.6, 0.82]) * rng.uniform(0.75, 1.1)
+def _sky(canvas: Canvas, rng: np.random.Generator, horizon: float, difficulty: float) -> None:
+    """Overcast, or the harder the bluer: a blue sky hides that a sign is blue."""
+    top = (1 - difficulty) * np.array([0.66, 0.68, 0.7]) + difficulty * np.array([0.45, 0.6, 0.82])
+    top *= rng.uniform(0.75, 1.1)
     low = np.array([0.78, 0.82, 0.86]) * rng.uniform(0.8, 1.1)
     share = np.clip(canvas.y / horizon, 0, 1)[..., None]
     canvas.pixels[:] = top * (1 - share) + low * share
