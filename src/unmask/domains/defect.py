@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 META = {
     "summary": "brick, grass and gravel surfaces: scratch, hole, stain or none (rendered on CC0 photographs)",
-    "options": {"train": 800, "val": 200, "test": 400, "unlabelled": 800, "difficulty": 0.15, "shortcut": 0.0},
+    "options": {"train": 800, "val": 200, "test": 400, "unlabelled": 800, "difficulty": 0.12, "shortcut": 0.0},
     "ranges": {
         "train": [4, None],
         "val": [4, None],
