@@ -39,7 +39,8 @@ def test_real_sample_differs_from_the_default_in_data_and_schedule_only():
     # Read without the check that its folders exist: the images are not part of the repository.
     filled, real = Config(BASE).data, yaml.safe_load((ROOT / "config/real-sample.yaml").read_text())
     real = Config({**real, "domains": BASE["domains"]}).data
-    assert {key for key in filled if filled[key] != real[key]} <= {"results", "pretrain", "finetune"}
+    assert {key for key in filled if filled[key] != real[key]} <= {"results", "pretrain", "finetune", "explain"}
+    assert real["explain"] == {**filled["explain"], "images": 16}
 
 
 @pytest.mark.parametrize(
