@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from unmask import digest, seeds
 from unmask.config import Config, ModelId
@@ -10,6 +11,14 @@ from unmask.errors import UserError
 from unmask.files import read_arrays, read_json, read_table, sha256, write_json, write_table
 from unmask.layout import Layout
 from unmask.progress import bar
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import torch
+    from tqdm import tqdm
+
+    from unmask.models.vit import Classifier
 
 
 def settings(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetune_seed: int) -> dict[str, Any]:
@@ -31,46 +40,90 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
     model_id = ModelId(domain, encoder, pretrain_seed, finetune_seed)
     if domain not in config["domains"] or encoder not in config["encoders"]:
         raise UserError(f"--domain, --encoder: the config has no model {domain} x {encoder}")
-    import pandas as pd
     import torch
-    from sklearn.metrics import classification_report
-    from timm.optim import param_groups_layer_decay
-    from torch.nn import functional
 
-    from unmask.augment import Augmented
     from unmask.device import resolve
-    from unmask.models import checkpoint
-    from unmask.models.simmim import transfer
-    from unmask.models.vit import Classifier
-    from unmask.training import Resume, cosine, scaled_rate, set_learning_rate, train_step
+    from unmask.training import Resume
 
-    device = resolve(config["device"])
-    layout, recipe = Layout(config.results), config["finetune"]
+    device, layout, recipe = resolve(config["device"]), Layout(config.results), config["finetune"]
     folder, data = layout.model(model_id), layout.domain(domain)
     classes = read_json(data / "card.json")["classes"]
     splits = {name: read_arrays(data / f"{name}.safetensors") for name in ("train", "val", "test")}
-    images = torch.from_numpy(splits["train"]["images"])
-    labels = torch.from_numpy(splits["train"]["labels"])
-    own = settings(config, domain=domain, encoder=encoder, pretrain_seed=pretrain_seed, finetune_seed=finetune_seed)
+    architecture = {**config["image"], "classes": len(classes), **config["model"]}
     base = (config["seed"], "finetune", model_id.folder)
-
-    architecture = {
-        "size": config["image"]["size"],
-        "patch": config["image"]["patch"],
-        "classes": len(classes),
-        **config["model"],
-    }
     torch.manual_seed(seeds.derive(*base, "weights"))
-    model = Classifier(**architecture, drop_path=recipe["drop_path"])
-    source, sidecar = None, {"method": "scratch", "mask_ratio": None}
-    if config["encoders"][encoder]["method"] != "scratch":
-        path = layout.encoder(encoder, pretrain_seed) / "encoder.safetensors"
-        sidecar, source = read_json(path.with_suffix(".json")), sha256(path)
-        try:
-            transfer(checkpoint.load_state(path), model)
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"{path} does not fit the model in the config: {' '.join(str(error).split())}") from None
+    model, origin = _start(config, model_id, architecture)
     model.to(device)
+    optimiser = _optimiser(model, recipe)
+
+    own = settings(config, domain=domain, encoder=encoder, pretrain_seed=pretrain_seed, finetune_seed=finetune_seed)
+    train_sha256 = sha256(data / "train.safetensors")
+    key = digest.of([own, origin["encoder_sha256"], train_sha256, sha256(data / "val.safetensors")])
+    resume = Resume(folder / "resume.safetensors", key)
+    restored = resume.load(model, optimiser)
+    history, best = (restored[0]["history"], restored[1]) if restored else ([], {})
+
+    images = len(splits["train"]["images"])
+    with bar(recipe["epochs"] * images, f"finetune {model_id.folder}", " images") as progress:
+        progress.update(len(history) * images)
+        for epoch in range(len(history), recipe["epochs"]):
+            torch.manual_seed(seeds.derive(*base, "drop path", epoch))
+            generator = seeds.torch_generator(*base, "epoch", epoch)
+            label = f"finetune {model_id.folder}"
+            loss = _epoch(model, optimiser, splits["train"], recipe, epoch, generator, progress, label)
+            history.append({"epoch": epoch + 1, "loss": loss, **_validate(model, splits["val"], device)})
+            if _best(history) is history[-1]:
+                best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+            progress.set_postfix(loss=f"{loss:.3f}", val=f"{history[-1]['val_accuracy']:.3f}")
+            resume.save(model, optimiser, {"history": history}, best)
+
+    model.load_state_dict(best)
+    chosen = _best(history)
+    accuracy = _test(model, splits["test"], read_table(data / "test.csv"), classes, device, folder)
+    _save(
+        folder,
+        best,
+        history,
+        {
+            "architecture": architecture,
+            "domain": domain,
+            "encoder": encoder,
+            **origin,
+            "pretrain_seed": pretrain_seed,
+            "finetune_seed": finetune_seed,
+            "classes": classes,
+            "epoch": chosen["epoch"],
+            "accuracy": {"val": chosen["val_accuracy"], "test": accuracy},
+            "train_sha256": train_sha256,
+            "settings": own,
+        },
+    )
+    resume.clear()
+    print(f"{model_id.folder}: test accuracy {accuracy:.3f} (epoch {chosen['epoch']} of {recipe['epochs']})")
+
+
+def _start(config: Config, model_id: ModelId, architecture: dict[str, Any]) -> tuple[Classifier, dict[str, Any]]:
+    """The model before training, and where its weights come from."""
+    from unmask.models import checkpoint
+    from unmask.models.simmim import transfer
+    from unmask.models.vit import Classifier
+
+    model = Classifier(**architecture, drop_path=config["finetune"]["drop_path"])
+    if config["encoders"][model_id.encoder]["method"] == "scratch":
+        return model, {"method": "scratch", "mask_ratio": None, "encoder_sha256": None}
+    path = Layout(config.results).encoder(model_id.encoder, model_id.pretrain_seed) / "encoder.safetensors"
+    sidecar = read_json(path.with_suffix(".json"))
+    try:
+        transfer(checkpoint.load_state(path), model)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{path} does not fit the model in the config: {' '.join(str(error).split())}") from None
+    return model, {"method": sidecar["method"], "mask_ratio": sidecar["mask_ratio"], "encoder_sha256": sha256(path)}
+
+
+def _optimiser(model: Classifier, recipe: dict[str, Any]) -> torch.optim.Optimizer:
+    """AdamW with timm's layer-wise decay: block i learns at `layer_decay ** (depth - i)` of the head's rate."""
+    import torch
+    from timm.optim import param_groups_layer_decay
 
     groups = param_groups_layer_decay(
         model.backbone,
@@ -78,55 +131,76 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
         layer_decay=recipe["layer_decay"],
         no_weight_decay_list=model.backbone.no_weight_decay(),
     )
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
+
+
+def _epoch(
+    model: Classifier,
+    optimiser: torch.optim.Optimizer,
+    train: dict[str, np.ndarray],
+    recipe: dict[str, Any],
+    epoch: int,
+    generator: torch.Generator,
+    progress: tqdm,
+    label: str,
+) -> float:
+    """One pass over the training images, flipped at random; returns the mean loss."""
+    import torch
+    from torch.nn import functional
+
+    from unmask.augment import Augmented
+    from unmask.training import cosine, scaled_rate, set_learning_rate, train_step
+
+    device = next(model.parameters()).device
+    labels = torch.from_numpy(train["labels"]).to(device)
+    batches = Augmented(torch.from_numpy(train["images"]), recipe["batch"], generator)
     rate = scaled_rate(recipe["base_learning_rate"], recipe["batch"])
-    per_epoch = -(-len(images) // recipe["batch"])
-    schedule = {"steps": per_epoch * recipe["epochs"], "warmup": round(per_epoch * recipe["warmup_epochs"])}
+    steps, warmup = len(batches) * recipe["epochs"], round(len(batches) * recipe["warmup_epochs"])
+    model.train()
+    total = 0.0
+    for step, (batch, index) in enumerate(batches):
+        set_learning_rate(optimiser, rate * cosine(epoch * len(batches) + step, steps=steps, warmup=warmup))
+        logits = model(batch.to(device))
+        loss = functional.cross_entropy(logits, labels[index], label_smoothing=recipe["label_smoothing"])
+        where = f"{label}, epoch {epoch + 1}"
+        total += train_step(loss, model, optimiser, recipe["gradient_clip"], where) * len(index)
+        progress.update(len(index))
+    return total / len(labels)
 
-    key = digest.of([own, source, sha256(data / "train.safetensors"), sha256(data / "val.safetensors")])
-    resume = Resume(folder / "resume.safetensors", key)
-    restored = resume.load(model, optimiser)
-    history, best = (restored[0]["history"], restored[1]) if restored else ([], {})
 
-    with bar(recipe["epochs"] * len(images), f"finetune {model_id.folder}", "images") as progress:
-        progress.update(len(history) * len(images))
-        for epoch in range(len(history), recipe["epochs"]):
-            torch.manual_seed(seeds.derive(*base, "drop path", epoch))
-            generator = seeds.torch_generator(*base, "epoch", epoch)
-            model.train()
-            total = 0.0
-            for step, (batch, index) in enumerate(Augmented(images, recipe["batch"], generator)):
-                set_learning_rate(optimiser, rate * cosine(epoch * per_epoch + step, **schedule))
-                loss = functional.cross_entropy(
-                    model(batch.to(device)), labels[index].to(device), label_smoothing=recipe["label_smoothing"]
-                )
-                where = f"finetune {model_id.folder}, epoch {epoch + 1}"
-                total += train_step(loss, model, optimiser, recipe["gradient_clip"], where) * len(index)
-                progress.update(len(index))
-            val = predict(model, splits["val"]["images"], device)
-            val_labels = torch.from_numpy(splits["val"]["labels"])
-            history.append(
-                {
-                    "epoch": epoch + 1,
-                    "loss": total / len(images),
-                    "val_loss": functional.cross_entropy(val, val_labels).item(),
-                    "val_accuracy": (val.argmax(1) == val_labels).double().mean().item(),
-                }
-            )
-            # Accuracy decides, the loss breaks its ties: of 200 validation images many epochs share the best one.
-            if max(history, key=lambda e: (e["val_accuracy"], -e["val_loss"])) is history[-1]:
-                best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
-            progress.set_postfix(loss=f"{history[-1]['loss']:.3f}", val=f"{history[-1]['val_accuracy']:.3f}")
-            resume.save(model, optimiser, {"history": history}, best)
+def _validate(model: Classifier, val: dict[str, np.ndarray], device: torch.device) -> dict[str, float]:
+    import torch
+    from torch.nn import functional
 
-    model.load_state_dict(best)
-    chosen = max(history, key=lambda e: (e["val_accuracy"], -e["val_loss"]))
-    logits = predict(model, splits["test"]["images"], device)
-    labels, prediction = splits["test"]["labels"], logits.argmax(1).numpy()
-    probabilities = logits.double().softmax(1).numpy()
-    table = pd.DataFrame(
+    logits, labels = predict(model, val["images"], device), torch.from_numpy(val["labels"])
+    return {
+        "val_loss": functional.cross_entropy(logits, labels).item(),
+        "val_accuracy": (logits.argmax(1) == labels).double().mean().item(),
+    }
+
+
+def _best(history: list[dict[str, float]]) -> dict[str, float]:
+    """Accuracy decides, the loss breaks its ties: of 200 validation images many epochs share the best one."""
+    return max(history, key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))
+
+
+def _test(
+    model: Classifier,
+    test: dict[str, np.ndarray],
+    table: pd.DataFrame,
+    classes: list[str],
+    device: torch.device,
+    folder: Path,
+) -> float:
+    """Write the predictions and the classification report of the test split; returns the accuracy."""
+    import pandas as pd
+    from sklearn.metrics import classification_report
+
+    logits, labels = predict(model, test["images"], device), test["labels"]
+    prediction, probabilities = logits.argmax(1).numpy(), logits.double().softmax(1).numpy()
+    predictions = pd.DataFrame(
         {
-            "image_id": read_table(data / "test.csv")["image_id"].astype(str),
+            "image_id": table["image_id"].astype(str),
             "label": labels,
             "prediction": prediction,
             "correct": prediction == labels,
@@ -136,34 +210,22 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
     report = classification_report(
         labels, prediction, labels=range(len(classes)), target_names=classes, output_dict=True, zero_division=0
     )
-    write_table(folder / "history.csv", pd.DataFrame(history))
-    write_table(folder / "predictions.parquet", table)
+    write_table(folder / "predictions.parquet", predictions)
     write_json(folder / "report.json", report)
-    checkpoint.save(
-        folder / "model.safetensors",
-        best,
-        {
-            "architecture": architecture,
-            "domain": domain,
-            "encoder": encoder,
-            "method": sidecar["method"],
-            "mask_ratio": sidecar["mask_ratio"],
-            "pretrain_seed": pretrain_seed,
-            "finetune_seed": finetune_seed,
-            "classes": classes,
-            "epoch": chosen["epoch"],
-            "accuracy": {"val": chosen["val_accuracy"], "test": float((prediction == labels).mean())},
-            "encoder_sha256": source,
-            "train_sha256": sha256(data / "train.safetensors"),
-            "settings": own,
-        },
-    )
-    resume.clear()
-    accuracy = (prediction == labels).mean()
-    print(f"{model_id.folder}: test accuracy {accuracy:.3f} (epoch {chosen['epoch']} of {recipe['epochs']})")
+    return float((prediction == labels).mean())
 
 
-def predict(model: Any, images: Any, device: Any) -> Any:
+def _save(folder: Path, weights: dict[str, torch.Tensor], history: list[dict[str, float]], sidecar: dict) -> None:
+    """The history and, last, the checkpoint."""
+    import pandas as pd
+
+    from unmask.models import checkpoint
+
+    write_table(folder / "history.csv", pd.DataFrame(history))
+    checkpoint.save(folder / "model.safetensors", weights, sidecar)
+
+
+def predict(model: Classifier, images: np.ndarray, device: torch.device) -> torch.Tensor:
     """Logits float32 [N, classes] on the CPU for uint8 images [N, H, W, 3], in evaluation mode."""
     import torch
 

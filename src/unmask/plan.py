@@ -95,14 +95,15 @@ def _cost(formulas: dict[str, str], options: dict, patches: int) -> Passes:
 
 
 def _score(config: Config, once: list[Passes], patches: int) -> Passes:
-    """Every metric on every explainer; the re-explanations of the robustness metrics are shared."""
+    """Every metric on every explainer; robustness metrics share re-explanations, and `shared` metrics their passes."""
     total, explanations = Passes(), 0.0
     for name in config["score"]["metrics"]:
         metric = config.metric(name)
         images = min(metric.images or config["explain"]["images"], config["explain"]["images"])
         times = len(config["score"]["removals"]) if "removal" in metric.plugin.meta["needs"] else 1
         known = metric.plugin.meta["passes"]
-        total.forward += int(images * times * len(once) * declared(known.get("forward", "0"), metric.options, patches))
+        times *= 1 if metric.plugin.meta.get("shared") else len(once)
+        total.forward += int(images * times * declared(known.get("forward", "0"), metric.options, patches))
         explanations = max(explanations, images * declared(known.get("explanations", "0"), metric.options, patches))
     for cost in once:
         total.forward += int(explanations * cost.forward)
