@@ -40,7 +40,7 @@ def test_real_sample_differs_from_the_default_in_data_and_schedule_only():
     filled, real = Config(BASE).data, yaml.safe_load((ROOT / "config/real-sample.yaml").read_text())
     real = Config({**real, "domains": BASE["domains"]}).data
     assert {key for key in filled if filled[key] != real[key]} <= {"results", "pretrain", "finetune", "explain"}
-    assert real["explain"] == {**filled["explain"], "images": 16}
+    assert real["explain"] == {**filled["explain"], "images": 12}
 
 
 @pytest.mark.parametrize(
