@@ -35,12 +35,19 @@ def test_shipped_configs_are_sound(name):
     assert "scratch" in config["encoders"]
 
 
-def test_real_sample_differs_from_the_default_in_data_and_schedule_only():
+def test_real_sample_differs_from_the_default_in_data_and_budgets_only():
     # Read without the check that its folders exist: the images are not part of the repository.
     filled, real = Config(BASE).data, yaml.safe_load((ROOT / "config/real-sample.yaml").read_text())
     real = Config({**real, "domains": BASE["domains"]}).data
-    assert {key for key in filled if filled[key] != real[key]} <= {"results", "pretrain", "finetune", "explain"}
+    assert {key for key in filled if filled[key] != real[key]} <= {
+        "results",
+        "pretrain",
+        "finetune",
+        "explain",
+        "score",
+    }
     assert real["explain"] == {**filled["explain"], "images": 12}
+    assert {key for key in filled["score"] if filled["score"][key] != real["score"][key]} == {"options"}
 
 
 @pytest.mark.parametrize(
