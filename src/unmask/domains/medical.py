@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 META = {
     "summary": "fundus crops: haemorrhage, exudate, microaneurysm cluster or none (rendered on a CC0 photograph)",
-    "options": {"train": 800, "val": 200, "test": 400, "unlabelled": 800, "difficulty": 0.38, "shortcut": 0.0},
+    "options": {"train": 800, "val": 200, "test": 400, "unlabelled": 800, "difficulty": 0.34, "shortcut": 0.0},
     "ranges": {
         "train": [4, None],
         "val": [4, None],
