@@ -1,8 +1,8 @@
 """Stage 6: leaderboards with paired bootstrap intervals from the scores of all models.
 
 Tables (`results/6_leaderboards/`): `leaderboard` per domain, encoder and metric; `by_domain` with encoders pooled;
-`overall` with domains pooled too; `ranking` across metrics; `mask_ratio`; `controls`; `accuracy`; `failed`;
-`cost`; and `scores`, the long table itself. Pooled means weight every score equally.
+`overall` with domains pooled too; `ranking` across metrics; `mask_ratio`; `controls`; `explainers`; `accuracy`;
+`failed`; `cost`; and `scores`, the long table itself. Pooled means weight every score equally.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from unmask import digest
-from unmask.config import Config
+from unmask.config import Config, ModelId
 from unmask.errors import UserError
 from unmask.files import read_json, read_table, write_table
 from unmask.layout import Layout
@@ -62,6 +62,7 @@ _BOARD = [
     "versus_random",
     "controls_separated",
     "accuracy",
+    "alias_of",
 ]
 BOARDS = {
     "leaderboard": ["domain", "encoder", *_BOARD],
@@ -131,11 +132,16 @@ def settings(config: Config) -> dict[str, Any]:
 def run(config: Config) -> None:
     """Write every table; raises `UserError` where a model's scores are missing or do not fit the config."""
     layout = Layout(config.results)
-    scores, accuracy = read_scores(config, layout), read_accuracy(config, layout)
-    tables = {**leaderboards(config, scores, accuracy), "accuracy": accuracy, "failed": failures(scores)}
+    scores, accuracy, maps = read_scores(config, layout), read_accuracy(config, layout), read_maps(config, layout)
+    tables = {
+        **leaderboards(config, scores, accuracy, aliases(maps)),
+        "explainers": describe(config, maps),
+        "accuracy": accuracy,
+        "failed": failures(scores),
+    }
     for name, table in tables.items():
         write_table(layout.leaderboards / f"{name}.csv", _rounded(table))
-    write_table(layout.leaderboards / "cost.parquet", costs(config, layout, scores))
+    write_table(layout.leaderboards / "cost.parquet", costs(maps, scores))
     write_table(layout.leaderboards / "scores.parquet", scores)
     print(
         f"{len(scores)} scores, {int((scores['status'] != 'ok').sum())} of them failed or skipped "
@@ -209,26 +215,82 @@ def read_accuracy(config: Config, layout: Layout) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"mask_ratio": "float64"})
 
 
-def explainers(config: Config) -> list[Explainer]:
-    """Every entry of the groups in config order."""
-    from unmask.statistics.boards import Explainer
-
-    seen, found = set(), []
-    for group in config.groups.values():
-        for entry in group:
-            spec = config.explainer(entry)
-            key = digest.of([spec.plugin.id, spec.removal, spec.options])
-            meta = spec.plugin.meta
-            found.append(
-                Explainer(
-                    entry, meta["family"], meta["family"] == "control", "masks" in meta.get("needs", []), key in seen
-                )
-            )
-            seen.add(key)
+def read_maps(config: Config, layout: Layout) -> list[tuple[ModelId, int, list[dict[str, Any]]]]:
+    """What stage 4 says of each model's maps: the model, how many images, and a record per explainer."""
+    found = []
+    for model in config.models:
+        for group in config.groups:
+            path = layout.maps(model) / f"{group}.json"
+            if path.exists():
+                index = read_json(path)
+                found.append((model, max(1, len(index["images"])), index["explainers"]))
     return found
 
 
-def leaderboards(config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def aliases(maps: list[tuple[ModelId, int, list[dict[str, Any]]]]) -> dict[str, str]:
+    """Entries whose maps were measured to be those of another entry on every model that has them, and of which one."""
+    seen: dict[str, set[str | None]] = {}
+    for _, _, records in maps:
+        for record in records:
+            if record["status"] == "ok":
+                seen.setdefault(record["name"], set()).add(record.get("alias_of"))
+    return {name: next(iter(others)) for name, others in seen.items() if len(others) == 1 and None not in others}
+
+
+def describe(config: Config, maps: list[tuple[ModelId, int, list[dict[str, Any]]]]) -> pd.DataFrame:
+    """An entry a row: what its META says, and what was measured over the models (none of it depends on the clock).
+
+    `target_correlation` is the mean rank correlation of the maps of an image for the predicted class and for the second
+    most likely one: 1 = the map does not depend on the class. Passes are per image, means over the models.
+    """
+    import pandas as pd
+
+    known, rows = aliases(maps), []
+    for entry in (entry for group in config.groups.values() for entry in group):
+        spec = config.explainer(entry)
+        found = [(count, record) for _, count, records in maps for record in records if record["name"] == entry]
+        done = [(count, record) for count, record in found if record["status"] == "ok"]
+        checked = [r["target_correlation"] for _, r in done if r.get("target_correlation") is not None]
+        rows.append(
+            {
+                "explainer": entry,
+                **{key: spec.plugin.meta[key] for key in ("family", "class_specific", "signed", "resolution")},
+                "removal": spec.removal,
+                "alias_of": known.get(entry),
+                "target_correlation": sum(checked) / len(checked) if checked else None,
+                **{
+                    way: sum(r["passes"][way] / count for count, r in done) / len(done) if done else None
+                    for way in ("forward", "backward")
+                },
+                "models": len(done),
+                "models_without": len(found) - len(done),
+                "failed_maps": sum(len(r["failed"]) for _, r in done),
+            }
+        )
+    return pd.DataFrame(rows).astype({key: "float64" for key in ("target_correlation", "forward", "backward")})
+
+
+def explainers(config: Config, known_aliases: dict[str, str]) -> list[Explainer]:
+    """Every entry of the groups in config order; an alias was measured, or has another's plug-in and options."""
+    from unmask.statistics.boards import Explainer
+
+    seen: dict[str, str] = {}
+    found = []
+    for group in config.groups.values():
+        for entry in group:
+            spec = config.explainer(entry)
+            first = seen.setdefault(digest.of([spec.plugin.id, spec.removal, spec.options]), entry)
+            same = first if first != entry else known_aliases.get(entry)
+            meta = spec.plugin.meta
+            found.append(
+                Explainer(entry, meta["family"], meta["family"] == "control", "masks" in meta.get("needs", []), same)
+            )
+    return found
+
+
+def leaderboards(
+    config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame, known_aliases: dict[str, str]
+) -> dict[str, pd.DataFrame]:
     """The tables that hold intervals, by name."""
     import pandas as pd
 
@@ -236,7 +298,7 @@ def leaderboards(config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame) -
     from unmask.statistics.cells import Table
     from unmask.statistics.ranking import Ranking
 
-    known, confidence = explainers(config), config["aggregate"]["confidence"]
+    known, confidence = explainers(config, known_aliases), config["aggregate"]["confidence"]
     table = Table(scores, [e.name for e in known], config["seed"], config["aggregate"]["bootstrap"])
     tests = {
         keys: part.mean() for by in (["domain", "encoder"], ["domain"]) for keys, part in accuracy.groupby(by)["test"]
@@ -358,30 +420,25 @@ def failures(scores: pd.DataFrame) -> pd.DataFrame:
     return lost.groupby(keys, sort=False, dropna=False).size().reset_index(name="count")
 
 
-def costs(config: Config, layout: Layout, scores: pd.DataFrame) -> pd.DataFrame:
+def costs(maps: list[tuple[ModelId, int, list[dict[str, Any]]]], scores: pd.DataFrame) -> pd.DataFrame:
     """Forward-pass equivalents and seconds per image: of the maps, and of scoring them under each metric."""
     import pandas as pd
 
-    rows = []
-    for model in config.models:
-        for group in config.groups:
-            path = layout.maps(model) / f"{group}.json"
-            index = read_json(path) if path.exists() else {"images": [], "explainers": []}
-            images = max(1, len(index["images"]))
-            rows.extend(
-                {
-                    "stage": "explain",
-                    "domain": model.domain,
-                    "encoder": model.encoder,
-                    "explainer": cell["name"],
-                    "metric": None,
-                    "removal": None,
-                    "seconds": cell["seconds"] / images,
-                    "passes": (cell["passes"]["forward"] + 3 * cell["passes"]["backward"]) / images,
-                }
-                for cell in index["explainers"]
-                if cell["status"] == "ok"
-            )
+    rows = [
+        {
+            "stage": "explain",
+            "domain": model.domain,
+            "encoder": model.encoder,
+            "explainer": record["name"],
+            "metric": None,
+            "removal": None,
+            "seconds": record["seconds"] / images,
+            "passes": (record["passes"]["forward"] + 3 * record["passes"]["backward"]) / images,
+        }
+        for model, images, records in maps
+        for record in records
+        if record["status"] == "ok"
+    ]
     keys = ["domain", "encoder", "explainer", "metric", "removal"]
     scored = (
         scores[scores["status"] == "ok"]

@@ -18,6 +18,8 @@ from unmask.errors import UserError
 
 SCHEMA = json.loads(Path(__file__).with_name("config.schema.json").read_text(encoding="utf-8"))
 
+UNTRAINED = ("scratch", "resnet18")  # methods without pretraining: their models start from random weights
+
 
 @dataclass(frozen=True, order=True)
 class ModelId:
@@ -99,7 +101,7 @@ class Config:
     @property
     def pretrained(self) -> list[str]:
         """Encoders that a pretraining job makes."""
-        return [name for name, spec in self["encoders"].items() if spec["method"] != "scratch"]
+        return [name for name, spec in self["encoders"].items() if spec["method"] not in UNTRAINED]
 
     def domain(self, name: str) -> tuple[registry.Plugin, dict[str, Any]]:
         """A domain's plug-in and its options, defaults filled in."""
@@ -129,7 +131,7 @@ class Config:
     def mask_ratio(self, encoder: str) -> float | None:
         """The effective mask ratio: cells are masked whole and their number is rounded up, as in SimMIM."""
         spec = self["encoders"][encoder]
-        if spec["method"] == "scratch":
+        if spec["method"] in UNTRAINED:
             return None
         cells = (self["image"]["size"] // self["pretrain"]["mask_cell"]) ** 2
         return masked_cells(cells, spec["mask_ratio"]) / cells
@@ -236,7 +238,7 @@ def _check_encoders(config: Config) -> None:
     seen: dict[float, str] = {}
     for name, spec in config["encoders"].items():
         where = f"encoders.{name}"
-        if spec["method"] == "scratch":
+        if spec["method"] in UNTRAINED:
             if "mask_ratio" in spec:
                 raise UserError(f"{where}.mask_ratio: an encoder trained from scratch has no mask; remove the key")
             continue

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from tqdm import tqdm
 
-    from unmask.models.vit import Classifier
+    from unmask.models.classifier import Classifier, ConvClassifier
 
 
 def settings(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetune_seed: int) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
     folder, data = layout.model(model_id), layout.domain(domain)
     classes = read_json(data / "card.json")["classes"]
     splits = {name: read_arrays(data / f"{name}.safetensors") for name in ("train", "val", "test")}
-    architecture = {**config["image"], "classes": len(classes), **config["model"]}
+    architecture = _architecture(config, model_id.encoder, len(classes))
     base = (config["seed"], "finetune", model_id.folder)
     torch.manual_seed(seeds.derive(*base, "weights"))
     model, origin = _start(config, model_id, architecture)
@@ -102,15 +102,25 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
     print(f"{model_id.folder}: test accuracy {accuracy:.3f} (epoch {chosen['epoch']} of {recipe['epochs']})")
 
 
-def _start(config: Config, model_id: ModelId, architecture: dict[str, Any]) -> tuple[Classifier, dict[str, Any]]:
+def _architecture(config: Config, encoder: str, classes: int) -> dict[str, Any]:
+    """What `unmask.models.classifier.build` makes the model from."""
+    if config["encoders"][encoder]["method"] == "resnet18":
+        return {"arch": "resnet", **config["image"], "classes": classes}
+    return {**config["image"], "classes": classes, **config["model"]}
+
+
+def _start(
+    config: Config, model_id: ModelId, architecture: dict[str, Any]
+) -> tuple[Classifier | ConvClassifier, dict[str, Any]]:
     """The model before training, and where its weights come from."""
     from unmask.models import checkpoint
+    from unmask.models.classifier import build
     from unmask.models.simmim import transfer
-    from unmask.models.vit import Classifier
 
-    model = Classifier(**architecture, drop_path=config["finetune"]["drop_path"])
-    if config["encoders"][model_id.encoder]["method"] == "scratch":
-        return model, {"method": "scratch", "mask_ratio": None, "encoder_sha256": None}
+    model = build({**architecture, "drop_path": config["finetune"]["drop_path"]})
+    if model_id.encoder not in config.pretrained:
+        method = config["encoders"][model_id.encoder]["method"]
+        return model, {"method": method, "mask_ratio": None, "encoder_sha256": None}
     path = Layout(config.results).encoder(model_id.encoder, model_id.pretrain_seed) / "encoder.safetensors"
     sidecar = read_json(path.with_suffix(".json"))
     try:
@@ -129,7 +139,7 @@ def _optimiser(model: Classifier, recipe: dict[str, Any]) -> torch.optim.Optimiz
         model.backbone,
         weight_decay=recipe["weight_decay"],
         layer_decay=recipe["layer_decay"],
-        no_weight_decay_list=model.backbone.no_weight_decay(),
+        no_weight_decay_list=model.backbone.no_weight_decay() if hasattr(model.backbone, "no_weight_decay") else (),
     )
     return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
 

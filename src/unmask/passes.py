@@ -26,7 +26,7 @@ class Passes:
 
 @contextmanager
 def counted(model: nn.Module) -> Iterator[Passes]:
-    """Count the images that pass through `model` inside the block."""
+    """Count the images that pass through `model`, and the pretraining network beside it, inside the block."""
     passes = Passes()
 
     def hook(module, arguments, output):
@@ -35,13 +35,19 @@ def counted(model: nn.Module) -> Iterator[Passes]:
         else:
             passes.forward += len(output)
 
-    handle = model.register_forward_hook(hook)
+    handles = [model.register_forward_hook(hook)]
+    if getattr(model, "pretraining", None) is not None:
+        handles.append(model.pretraining.network.decoder.register_forward_hook(hook))  # each reconstruction ends there
     try:
         yield passes
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
-def declared(formula: str, options: dict[str, object], patches: int) -> float:
-    """What a plug-in's cost formula says: a Python expression over its options and `patches`."""
-    return float(eval(formula, {"__builtins__": {}}, {**options, "patches": patches}))
+def declared(formula: str, options: dict[str, object], patches: int, width: int = 0) -> float:
+    """What a plug-in's cost formula says: a Python expression over its options, `patches` and `width`.
+
+    `width` is the number of channels of the activation that CAM methods read: the model's width, for a transformer.
+    """
+    return float(eval(formula, {"__builtins__": {}}, {**options, "patches": patches, "width": width}))

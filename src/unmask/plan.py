@@ -42,7 +42,8 @@ def passes(config: Config) -> dict[str, Passes]:
     pool = sum(counts["train"] + counts["unlabelled"] for counts in images.values())
     finetune = config["finetune"]["epochs"]
     explainers = [config.explainer(entry) for entries in config.groups.values() for entry in entries]
-    once = [_cost(spec.plugin.meta["passes"], spec.options, patches) for spec in explainers]
+    width = config["model"]["width"]
+    once = [_cost(spec.plugin.meta["passes"], spec.options, patches, width) for spec in explainers]
     explain = Passes(
         *(models * explained * sum(getattr(cost, way) for cost in once) for way in ("forward", "backward"))
     )
@@ -90,8 +91,8 @@ def measure(config: Config) -> Speed:
     return Speed(forward, seconds(lambda: model(images).sum().backward()), start)
 
 
-def _cost(formulas: dict[str, str], options: dict, patches: int) -> Passes:
-    return Passes(*(int(declared(formulas.get(way, "0"), options, patches)) for way in ("forward", "backward")))
+def _cost(formulas: dict[str, str], options: dict, patches: int, width: int) -> Passes:
+    return Passes(*(int(declared(formulas.get(way, "0"), options, patches, width)) for way in ("forward", "backward")))
 
 
 def _score(config: Config, once: list[Passes], patches: int) -> Passes:

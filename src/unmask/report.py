@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unmask.figures.gallery import Column
 
 CURVES = 4  # explainers in the mask-ratio figure beside the random control: more lines cannot be told apart
-TABLES = ("leaderboard", "by_domain", "overall", "ranking", "mask_ratio", "accuracy", "failed")
+TABLES = ("leaderboard", "by_domain", "overall", "ranking", "mask_ratio", "accuracy", "failed", "explainers")
 
 
 def settings(config: Config) -> dict[str, Any]:

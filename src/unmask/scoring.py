@@ -14,6 +14,7 @@ from unmask.config import Config, ExplainerSpec, MetricSpec, ModelId
 from unmask.errors import Skip, UserError
 from unmask.files import read_arrays, read_json, sha256
 from unmask.layout import Layout
+from unmask.time_limit import time_limit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +49,7 @@ def explainer_settings(config: Config, spec: ExplainerSpec) -> dict[str, Any]:
         "name": spec.name,
         "code": digest.code(spec.plugin.path),
         "options": spec.options,
+        "references": config["explain"]["references"] if "references" in spec.plugin.meta.get("needs", []) else None,
         "removal": spec.removal and removal_settings(config, spec.removal),
     }
 
@@ -89,12 +91,13 @@ class Work:
         self._device = resolve(config["device"])
         self._loaded: _Loaded | None = None
         self._maps: dict[str, np.ndarray] = {}
+        self._drawn: torch.Tensor | None = None
 
     @property
     def loaded(self) -> _Loaded:
         """Model and images, read when the first cell is computed."""
         if self._loaded is None:
-            self._loaded = _load(self._model_path, self._test_path, self.index["images"], self._device)
+            self._loaded = _load(self.config, self.model_id, self._test_path, self.index["images"], self._device)
         return self._loaded
 
     def entry(self, name: str) -> dict[str, Any]:
@@ -186,9 +189,11 @@ class Work:
         shared = self.loaded.shared
         saved_passes, saved_seconds = shared.saved_passes, shared.saved_seconds
         start = time.perf_counter()
+        limit = self.config["score"]["time_limit"]
         with counted(self.loaded.model) as spent:
             try:
-                scores, verdict = self._ask(cell, rows), None
+                with time_limit(limit, "score.time_limit"):
+                    scores, verdict = self._ask(cell, rows), None
             except Skip as skip:
                 scores, verdict = [], ("skipped", str(skip))
             except Exception as error:  # whatever a metric raises costs its own cell
@@ -245,7 +250,8 @@ class Work:
         from unmask.case import fingerprint
 
         removal = self._bind(spec.removal) if spec.removal else None
-        explain = explainers.bind(spec, self.loaded.model, removal)
+        references = self._references() if "references" in spec.plugin.meta.get("needs", []) else None
+        explain = explainers.bind(spec, self.loaded.model, removal, references)
         masks = torch.from_numpy(self.loaded.masks[rows])
         cell = "score", self.model_id.folder, spec.name, "robustness"
 
@@ -255,6 +261,13 @@ class Work:
             return torch.cat([explain(images[part], targets[part], generator, masks[part]) for part in parts])
 
         return again
+
+    def _references(self) -> torch.Tensor:
+        from unmask import subject
+
+        if self._drawn is None:
+            self._drawn = subject.references(self.config, self.model_id.domain, self._device)
+        return self._drawn
 
     def _table(
         self,
@@ -328,13 +341,13 @@ class _Loaded:
     shared: Shared
 
 
-def _load(model_path: Path, test_path: Path, images: list[dict], device: torch.device) -> _Loaded:
+def _load(config: Config, model_id: ModelId, test_path: Path, images: list[dict], device: torch.device) -> _Loaded:
     import torch
 
+    from unmask import subject
     from unmask.case import Shared
-    from unmask.models.checkpoint import load_classifier
 
-    model, _ = load_classifier(model_path, device)
+    model, _ = subject.load_model(config, model_id, device)
     test, rows = read_arrays(test_path), [image["index"] for image in images]
     pixels = torch.from_numpy(test["images"][rows]).permute(0, 3, 1, 2).to(device, torch.float32) / 255
     targets = torch.tensor([image["prediction"] for image in images], device=device)

@@ -28,7 +28,7 @@ def entries(*names):
             "control" if n.startswith(("random", "oracle")) else "cam",
             n.startswith(("random", "oracle")),
             n.startswith("oracle"),
-            n.startswith("alias"),
+            "a" if n.startswith("alias") else None,
         )
         for n in names
     ]

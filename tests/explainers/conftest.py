@@ -10,7 +10,9 @@ from torch import nn
 
 from unmask import explainers, registry, removals
 from unmask.config import ExplainerSpec
-from unmask.models.vit import Classifier, Normalise
+from unmask.models.resnet import ConvClassifier
+from unmask.models.simmim import SimMIM
+from unmask.models.vit import Classifier, Normalise, Pretraining
 
 SIZE, PATCH, GRID = 32, 8, 4
 torch.set_num_threads(1)  # as the stages run on a CPU
@@ -20,6 +22,7 @@ class Linear(nn.Module):
     """Logits that are linear in the pixels: `weight` [classes, 3, H, W]."""
 
     arch, pooling, prefix, grid, patch, mask_token = "vit", "avg", 0, (GRID, GRID), PATCH, None
+    pretraining = None
 
     def __init__(self, weight: torch.Tensor):
         super().__init__()
@@ -34,6 +37,22 @@ def _vit(pooling: str, classes: int = 3, **given) -> Classifier:
     torch.manual_seed(0)
     shape = {"width": 32, "depth": 2, "heads": 2, **given}
     return Classifier(size=SIZE, patch=PATCH, classes=classes, pooling=pooling, **shape)
+
+
+def _network(kind: str, **given) -> Classifier | ConvClassifier:
+    """As `subject.load_model` gives it: a transformer with mask token and pretraining network, or a small ResNet."""
+    torch.manual_seed(0)
+    if kind == "resnet":
+        model = ConvClassifier(
+            size=SIZE, patch=PATCH, classes=3, **{"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16), **given}
+        )
+        return model.eval().requires_grad_(False)
+    shape = {"width": 32, "depth": 2, "heads": 2, **given}
+    model = _vit(kind, **shape).eval().requires_grad_(False)
+    network = SimMIM(size=SIZE, patch=PATCH, pooling=kind, **shape).eval().requires_grad_(False)
+    model.mask_token = nn.Parameter(network.encoder.mask_token.clone(), requires_grad=False)
+    model.pretraining = Pretraining(network)
+    return model
 
 
 def _planted(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -77,6 +96,12 @@ def vit():
 
 
 @pytest.fixture(scope="session")
+def network():
+    """`network(kind)`, kind avg, token or resnet: a tiny model with fixed random weights and all that may stand beside."""
+    return _network
+
+
+@pytest.fixture(scope="session")
 def trained():
     """`trained(pooling)` gives a transformer that reads the planted patch; not to be changed."""
     return _trained
@@ -90,13 +115,19 @@ def planted():
 
 @pytest.fixture(scope="session")
 def explain():
-    """`explain(name, model, images, targets, seed=0, evidence=None, **options)` runs an embedded explainer."""
+    """`explain(name, model, images, targets, seed=0, evidence=None, references=None, **options)` runs an embedded one.
 
-    def run(name, model, images, targets, seed=0, evidence=None, removal=None, **options):
+    Six random images stand in for `references` where none are given.
+    """
+
+    def run(name, model, images, targets, seed=0, evidence=None, removal=None, references=None, **options):
         plugin = registry.find("explainers", name)
         removal = removal or plugin.meta.get("removal")
         bound = removals.bind(registry.find("removals", removal), model) if removal else None
-        call = explainers.bind(ExplainerSpec(name, plugin, removal, {**plugin.options, **options}), model, bound)
+        if references is None:
+            references = torch.rand(6, *images.shape[1:], generator=torch.Generator().manual_seed(3))
+        spec = ExplainerSpec(name, plugin, removal, {**plugin.options, **options})
+        call = explainers.bind(spec, model, bound, references)
         generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
         return call(images, targets, generator, evidence)
 

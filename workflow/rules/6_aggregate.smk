@@ -1,4 +1,4 @@
-TABLES = ("leaderboard", "by_domain", "overall", "ranking", "mask_ratio", "accuracy", "failed", "controls")
+TABLES = ("leaderboard", "by_domain", "overall", "ranking", "mask_ratio", "accuracy", "failed", "controls", "explainers")
 
 
 rule aggregate:

@@ -11,23 +11,39 @@ if TYPE_CHECKING:
     import torch
 
     from unmask.config import ExplainerSpec
-    from unmask.models.vit import Classifier, MaskedImages
+    from unmask.models.classifier import Classifier, ConvClassifier
+    from unmask.models.vit import DroppedImages, MaskedImages
     from unmask.removals import Removal
 
 
-def bind(spec: ExplainerSpec, model: Classifier, removal: Removal | None = None) -> Callable[..., torch.Tensor]:
+NEEDS = ("masks", "references", "pretraining")
+
+
+def bind(
+    spec: ExplainerSpec,
+    model: Classifier | ConvClassifier,
+    removal: Removal | None = None,
+    references: torch.Tensor | None = None,
+) -> Callable[..., torch.Tensor]:
     """An entry of the config as `explain(images, targets, generator, masks)`, for a model.
 
     `images` float32 [N, 3, H, W] in [0, 1], `targets` int64 [N], `masks` bool [N, H, W]; gives float32 maps [N, H, W]
-    or [N, gh, gw]. Raises `Skip` with the reason where the explainer does not apply to the model.
+    or [N, gh, gw]. `references` float32 [R, 3, H, W] are training images, for the plug-ins whose META needs them.
+    Raises `Skip` with the reason where the explainer does not apply to the model.
     """
-    if model.arch not in spec.plugin.meta["architectures"]:
-        raise Skip(f"the explainer {spec.plugin.id} does not apply to the architecture {model.arch}")
+    meta, name = spec.plugin.meta, spec.plugin.id
+    needs = meta.get("needs", [])
+    if model.arch not in meta["architectures"]:
+        raise Skip(f"the explainer {name} does not apply to the architecture {model.arch}")
+    if "pretraining" in needs and model.pretraining is None:
+        raise Skip(f"the explainer {name} needs the encoder's pretraining network, and this encoder has none")
+    if "references" in needs and references is None:
+        raise Skip(f"the explainer {name} needs reference images of the training split, and there are none")
     function = spec.plugin.load().explain
-    with_masks = "masks" in spec.plugin.meta.get("needs", [])
+    fixed = {"references": references} if "references" in needs else {}
 
     def explain(images, targets, generator, masks=None):
-        extra = {"masks": masks} if with_masks else {}
+        extra = {**fixed, "masks": masks} if "masks" in needs else fixed
         return function(model, images, targets, generator=generator, removal=removal, **extra, **spec.options)
 
     return explain
@@ -74,6 +90,8 @@ def masked_logits(
     return torch.cat(rows)
 
 
-def _logits(model: Classifier, inputs: torch.Tensor | MaskedImages, targets: torch.Tensor) -> torch.Tensor:
+def _logits(
+    model: Classifier, inputs: torch.Tensor | MaskedImages | DroppedImages, targets: torch.Tensor
+) -> torch.Tensor:
     repeats = len(inputs) // len(targets)
     return select(model(inputs), targets.repeat_interleave(repeats)).reshape(len(targets), repeats)

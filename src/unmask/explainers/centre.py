@@ -9,7 +9,7 @@ META = {
     "class_specific": False,
     "signed": False,
     "resolution": "pixel",
-    "architectures": ["vit"],
+    "architectures": ["vit", "resnet"],
     "passes": {"forward": "0", "backward": "0"},
     "options": {"sigma": 0.25},
     "ranges": {"sigma": [0.01, 10]},

@@ -1,4 +1,4 @@
-"""Grad-CAM on the patch tokens: relu of the activations weighted by their mean gradient (eqs. 1 and 2).
+"""Grad-CAM on the last activations: relu of the activations weighted by their mean gradient (eqs. 1 and 2).
 
 The layer depends on the pooling, see `unmask.models.rules`.
 """
@@ -15,7 +15,7 @@ META = {
     "class_specific": True,
     "signed": False,
     "resolution": "patch",
-    "architectures": ["vit"],
+    "architectures": ["vit", "resnet"],
     "passes": {"forward": "0", "backward": "1"},
     "citation": "Selvaraju et al., Grad-CAM, ICCV 2017",
 }
@@ -33,4 +33,5 @@ def _cam(model, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     (tokens,) = outputs
     (slope,) = torch.autograd.grad(select(logits, targets).sum(), tokens)
     weights = rules.tokens_to_grid(model, slope).mean((2, 3), keepdim=True)
-    return (weights * rules.tokens_to_grid(model, tokens.detach())).sum(1).relu()
+    cam = (weights * rules.tokens_to_grid(model, tokens.detach())).sum(1).relu()
+    return rules.to_patches(model, cam)

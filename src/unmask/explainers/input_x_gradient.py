@@ -15,7 +15,7 @@ META = {
     "class_specific": True,
     "signed": True,
     "resolution": "pixel",
-    "architectures": ["vit"],
+    "architectures": ["vit", "resnet"],
     "passes": {"forward": "0", "backward": "1"},
     "citation": "Shrikumar et al., Not Just a Black Box, arXiv:1605.01713, 2016",
 }

@@ -19,7 +19,7 @@ META = {
     "class_specific": True,
     "signed": True,
     "resolution": "pixel",
-    "architectures": ["vit"],
+    "architectures": ["vit", "resnet"],
     "passes": {"forward": "0", "backward": "steps"},
     "options": {"steps": 32, "baseline": "mean"},
     "ranges": {"steps": [1, None]},

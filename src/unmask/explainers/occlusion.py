@@ -11,7 +11,7 @@ META = {
     "class_specific": True,
     "signed": True,
     "resolution": "patch",
-    "architectures": ["vit"],
+    "architectures": ["vit", "resnet"],
     "passes": {"forward": "patches + 1", "backward": "0"},
     "removal": "mean",
     "citation": "Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014",

@@ -9,7 +9,7 @@ META = {
     "class_specific": False,
     "signed": False,
     "resolution": "pixel",
-    "architectures": ["vit"],
+    "architectures": ["vit", "resnet"],
     "passes": {"forward": "0", "backward": "0"},
     "needs": ["masks"],
     "citation": "none: a control",

@@ -9,7 +9,8 @@ META = {
     "class_specific": False,
     "signed": False,
     "resolution": "patch",
-    "architectures": ["vit"],
+    "architectures": ["vit", "resnet"],
+    "draws": True,
     "passes": {"forward": "0", "backward": "0"},
     "citation": "none: a control",
 }

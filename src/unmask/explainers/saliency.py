@@ -12,7 +12,7 @@ META = {
     "class_specific": True,
     "signed": False,
     "resolution": "pixel",
-    "architectures": ["vit"],
+    "architectures": ["vit", "resnet"],
     "passes": {"forward": "0", "backward": "1"},
     "citation": "Simonyan et al., Deep Inside Convolutional Networks, ICLR workshop 2014",
 }

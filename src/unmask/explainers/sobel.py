@@ -10,7 +10,7 @@ META = {
     "class_specific": False,
     "signed": False,
     "resolution": "pixel",
-    "architectures": ["vit"],
+    "architectures": ["vit", "resnet"],
     "passes": {"forward": "0", "backward": "0"},
     "citation": "Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from unmask.errors import UserError
 from unmask.files import atomic, read_json, write_json
-from unmask.models.vit import Classifier
+from unmask.models.classifier import Classifier, ConvClassifier, build
+from unmask.models.simmim import SimMIM
+from unmask.models.vit import Pretraining
 
 
 def save(path: str | Path, state: dict[str, torch.Tensor], sidecar: dict[str, Any]) -> None:
@@ -52,17 +55,37 @@ def load_into(module: torch.nn.Module, state: dict[str, torch.Tensor], path: str
     module.load_state_dict(state)
 
 
-def load_classifier(path: str | Path, device: torch.device | str = "cpu") -> tuple[Classifier, dict[str, Any]]:
-    """A fine-tuned model in evaluation mode with gradients to its weights off, and its side-car."""
+def load_classifier(
+    path: str | Path, device: torch.device | str = "cpu", encoder: str | Path | None = None
+) -> tuple[Classifier | ConvClassifier, dict[str, Any]]:
+    """A fine-tuned model in evaluation mode with gradients to its weights off, and its side-car.
+
+    With `encoder`, the checkpoint of the stage pretrain that it came from, its pretraining network stands beside it.
+    """
     sidecar = read_json(Path(path).with_suffix(".json"))
     state = load_state(path)
-    try:
-        model = Classifier(**sidecar["architecture"])
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{Path(path).with_suffix('.json')}: 'architecture' does not describe a model ({error})"
-        ) from None
+    model = _built(build, path, sidecar)
     if "mask_token" in state:
         model.mask_token = torch.nn.Parameter(torch.empty_like(state["mask_token"]))
     load_into(model, state, path)
-    return model.eval().requires_grad_(False).to(device), sidecar
+    model.eval().requires_grad_(False).to(device)
+    if encoder is not None:
+        model.pretraining = Pretraining(load_simmim(encoder, device))
+    return model, sidecar
+
+
+def load_simmim(path: str | Path, device: torch.device | str = "cpu") -> SimMIM:
+    """A pretraining network with its decoder, in evaluation mode with gradients to its weights off."""
+    network = _built(lambda sizes: SimMIM(**sizes), path, read_json(Path(path).with_suffix(".json")))
+    state = load_state(path)
+    whole = {name if name.startswith("decoder.") else f"encoder.{name}": tensor for name, tensor in state.items()}
+    load_into(network, whole, path)
+    return network.eval().requires_grad_(False).to(device)
+
+
+def _built(builder: Callable[[dict[str, Any]], torch.nn.Module], path: str | Path, sidecar: dict[str, Any]):
+    try:
+        return builder(sidecar["architecture"])
+    except (KeyError, TypeError) as error:
+        where = Path(path).with_suffix(".json")
+        raise UserError(f"{where}: 'architecture' does not describe a model ({error})") from None

@@ -13,23 +13,33 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from unmask.models.vit import Classifier
+from unmask.models.classifier import Classifier, ConvClassifier
 
 _CAM_LAYER = {
     ("vit", "avg"): lambda model: model.backbone.blocks[-1],
     ("vit", "token"): lambda model: model.backbone.blocks[-1].norm1,
+    ("resnet", "avg"): lambda model: model.backbone.layer4,
 }
 
 
-def cam_layer(model: Classifier) -> nn.Module:
+def cam_layer(model: Classifier | ConvClassifier) -> nn.Module:
     """The module whose output is the activation of CAM methods."""
     return _CAM_LAYER[model.arch, model.pooling](model)
 
 
-def tokens_to_grid(model: Classifier, tokens: torch.Tensor) -> torch.Tensor:
-    """Patch tokens of [N, prefix + gh * gw, D] as [N, D, gh, gw]."""
+def tokens_to_grid(model: Classifier | ConvClassifier, tokens: torch.Tensor) -> torch.Tensor:
+    """Patch tokens of [N, prefix + gh * gw, D] as [N, D, gh, gw]; a convolution's [N, D, h, w] is returned as it is."""
+    if tokens.dim() == 4:
+        return tokens
     height, width = model.grid
     return tokens[:, model.prefix :].transpose(1, 2).reshape(len(tokens), -1, height, width)
+
+
+def to_patches(model: Classifier | ConvClassifier, maps: torch.Tensor) -> torch.Tensor:
+    """Maps [N, h, w] of an activation's size on the patch grid, [N, gh, gw]: bilinear, as CAMs are usually enlarged."""
+    if tuple(maps.shape[-2:]) == tuple(model.grid):
+        return maps
+    return nn.functional.interpolate(maps.unsqueeze(1), model.grid, mode="bilinear", align_corners=False).squeeze(1)
 
 
 def decision_row(model: Classifier, matrix: torch.Tensor) -> torch.Tensor:

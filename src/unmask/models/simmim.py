@@ -75,6 +75,12 @@ class SimMIM(nn.Module):
         return vit.norm(vit.blocks(vit.norm_pre(vit._pos_embed(tokens))))
 
 
+def reconstruct_pixels(network: SimMIM, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The reconstruction of `images` [N, 3, H, W] under `mask` bool [N, gh, gw] (True = masked), cut to [0, 1]."""
+    normalise = network.encoder.normalise
+    return (network.reconstruct(images, mask) * normalise.std + normalise.mean).clamp(0, 1)
+
+
 def transfer(encoder: dict[str, torch.Tensor], model: Classifier) -> None:
     """Put a pretrained encoder's weights into a classifier; its final norm and head stay as initialised.
 

@@ -24,6 +24,13 @@ class Normalise(nn.Module):
 
 
 @dataclass(frozen=True)
+class Pretraining:
+    """Held beside a classifier and not as a part of it: a module's submodules are its weights."""
+
+    network: nn.Module
+
+
+@dataclass(frozen=True)
 class MaskedImages:
     """Images with patches removed after patch embedding.
 
@@ -38,11 +45,27 @@ class MaskedImages:
         return len(self.images)
 
 
-class Classifier(nn.Module):
-    """A timm ViT with its normalisation: float32 [N, 3, H, W] in [0, 1], or `MaskedImages`, to logits [N, classes].
+@dataclass(frozen=True)
+class DroppedImages:
+    """Images of which the removed patches' tokens are left out, as if the encoder had never been given them.
 
-    `pooling` is timm's `global_pool`: "avg" (mean over patch tokens, no class token; SimMIM's fine-tuning) or "token".
+    `images` float32 [N, 3, H, W] in [0, 1]; `keep` bool [N, gh, gw], True = present. Equal to running the encoder on the
+    kept tokens alone, as MAE does; under mean pooling, dropped tokens leave the mean too.
+    """
+
+    images: torch.Tensor
+    keep: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class Classifier(nn.Module):
+    """A timm ViT with its normalisation: float32 [N, 3, H, W] in [0, 1] to logits [N, classes].
+
+    It also takes `MaskedImages` and `DroppedImages`. `pooling` is timm's `global_pool`: "avg" (mean over patch tokens, no class token; SimMIM's fine-tuning) or "token".
     `mask_token` [1, 1, width] is the one learned in pretraining, or None for an encoder that never saw one.
+    `pretraining` is the network that the encoder was pretrained in, where a checkpoint was loaded with it, else None.
     """
 
     arch = "vit"
@@ -76,6 +99,7 @@ class Classifier(nn.Module):
             drop_path_rate=drop_path,
         )
         self.register_parameter("mask_token", None)
+        self.pretraining: Pretraining | None = None
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -87,7 +111,9 @@ class Classifier(nn.Module):
         """Tokens before the patch tokens (1 with a class token)."""
         return self.backbone.num_prefix_tokens
 
-    def forward(self, inputs: torch.Tensor | MaskedImages) -> torch.Tensor:
+    def forward(self, inputs: torch.Tensor | MaskedImages | DroppedImages) -> torch.Tensor:
+        if isinstance(inputs, DroppedImages):
+            return self.decide_without(self.embed(inputs.images), inputs.keep)
         if isinstance(inputs, MaskedImages):
             tokens = self.replace(self.embed(inputs.images), inputs.keep)
         else:
@@ -109,3 +135,22 @@ class Classifier(nn.Module):
         vit = self.backbone
         tokens = vit.norm_pre(vit._pos_embed(tokens))
         return vit.forward_head(vit.norm(vit.blocks(tokens)))
+
+    def decide_without(self, tokens: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        """As `decide`, without the patch tokens where `keep` [N, gh, gw] is False; the mean of no tokens is 0.
+
+        A key that nobody attends to is as good as absent, and one shape serves every number of kept tokens.
+        """
+        vit, patches = self.backbone, keep.flatten(1)
+        tokens = vit.norm_pre(vit._pos_embed(tokens))
+        present = torch.cat([patches.new_ones(len(patches), self.prefix), patches], 1)
+        # A dropped query attends to itself, since a row without any key is not a number; nothing reads what it gives.
+        attend = (present.unsqueeze(1) | torch.eye(tokens.shape[1], dtype=torch.bool, device=keep.device)).unsqueeze(1)
+        for block in vit.blocks:
+            tokens = block(tokens, attn_mask=attend)
+        tokens = vit.norm(tokens)
+        if self.pooling == "token":
+            return vit.forward_head(tokens)
+        weights = patches.to(tokens) / patches.sum(1, keepdim=True).clamp(min=1)
+        pooled = torch.einsum("nt,ntd->nd", weights, tokens[:, self.prefix :])
+        return vit.head(vit.head_drop(vit.fc_norm(pooled)))

@@ -43,6 +43,7 @@ BOARD = [
     "versus_random",
     "controls_separated",
     "accuracy",
+    "alias_of",
 ]
 LARGE, WIDEST = 500_000, 1600  # bytes, pixels: what is larger is shrunk for the page; the figures' own files are not
 
@@ -75,7 +76,7 @@ def page(config: Config, layout: Layout, tables: dict[str, pd.DataFrame], figure
         flags=flags(tables["leaderboard"]),
         failed=records(tables["failed"]),
         pictures=pictures(config, layout, figures),
-        explainers=plugins(config, "explainers"),
+        explainers=measured(plugins(config, "explainers"), tables["explainers"]),
         metrics=plugins(config, "metrics"),
         removals=plugins(config, "removals"),
         versions={"python": platform.python_version(), **digest.versions(*PACKAGES)},
@@ -224,6 +225,13 @@ def plugins(config: Config, kind: str) -> list[dict[str, Any]]:
         used = [*config["score"]["removals"], *(config.explainer(e).removal for g in config.groups.values() for e in g)]
         found = [(name, registry.find(kind, name, config.plugins), None) for name in dict.fromkeys(used) if name]
     return [{"name": name, "removal": removal, "meta": plugin.meta} for name, plugin, removal in found]
+
+
+def measured(items: list[dict[str, Any]], table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The explainers with what was measured of them, None where nothing was."""
+    known = {row["explainer"]: row for row in records(table)}
+    keys = ("alias_of", "target_correlation", "forward", "backward")
+    return [{**item, **{key: known.get(item["name"], {}).get(key) for key in keys}} for item in items]
 
 
 def citation() -> str:

@@ -92,6 +92,7 @@
       const rank = element("td", short(row[at.rank]), "n");
       rank.dataset.value = row[at.rank] ?? "";
       if (row[at.rank] !== null) rank.append(" ", element("small", `[${short(row[at.rank_low])}, ${short(row[at.rank_high])}]`));
+      if (row[at.alias_of]) rank.replaceChildren(element("small", `= ${row[at.alias_of]}`));
       const name = element("th", row[at.explainer]);
       name.scope = "row";
       const mean = element("td", short(row[at.mean]), "n");

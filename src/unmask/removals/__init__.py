@@ -13,7 +13,7 @@ from unmask.errors import Skip
 if TYPE_CHECKING:
     import torch
 
-    from unmask.models.vit import Classifier, MaskedImages
+    from unmask.models.vit import Classifier, DroppedImages, MaskedImages
     from unmask.registry import Plugin
 
 
@@ -25,7 +25,7 @@ class Removal:
         self._model, self._module = model, plugin.load()
         self._last: tuple[torch.Tensor, int, torch.Tensor] | None = None
 
-    def remove(self, images: torch.Tensor, keep: torch.Tensor) -> torch.Tensor | MaskedImages:
+    def remove(self, images: torch.Tensor, keep: torch.Tensor) -> torch.Tensor | MaskedImages | DroppedImages:
         """What the model is called with to see `images` float32 [N, 3, H, W] in [0, 1] with patches absent.
 
         `keep` bool [N, gh, gw], True = present; or [N, K, gh, gw], K subsets of each image, for N * K inputs, those of
@@ -52,6 +52,8 @@ def bind(plugin: Plugin, model: Classifier) -> Removal:
         raise Skip(f"the removal {plugin.id} does not apply to the architecture {model.arch}")
     if "mask_token" in plugin.meta.get("needs", []) and model.mask_token is None:
         raise Skip(f"the removal {plugin.id} needs a mask token, which only masked image modelling pretrains")
+    if "pretraining" in plugin.meta.get("needs", []) and model.pretraining is None:
+        raise Skip(f"the removal {plugin.id} needs the encoder's pretraining network, and this encoder has none")
     return Removal(plugin, model)
 
 

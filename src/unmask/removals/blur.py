@@ -13,7 +13,7 @@ from unmask.removals import blend
 
 META = {
     "summary": "a blurred copy of the image (sigma: half a patch)",
-    "architectures": ["vit"],
+    "architectures": ["vit", "resnet"],
     "citation": "Fong & Vedaldi, Interpretable Explanations of Black Boxes by Meaningful Perturbation, ICCV 2017",
 }
 

@@ -8,7 +8,7 @@ from unmask.removals import blend
 
 META = {
     "summary": "black pixels",
-    "architectures": ["vit"],
+    "architectures": ["vit", "resnet"],
     "citation": "Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014",
 }
 

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Explainer:
-    """A row of the tables. An alias is the same computation as an entry before it: shown, but not ranked twice."""
+    """A row of the tables. An alias has the maps of another entry: it is shown, but not ranked twice."""
 
     name: str
     family: str
     is_control: bool
     is_oracle: bool
-    is_alias: bool
+    alias_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def board(pool: Pool, direction: str, confidence: float, explainers: list[Explai
 
     mean, means, n = pool.scores.mean, pool.scores.means, pool.scores.n
     low, high = pool.interval(confidence)
-    ranked = np.array([not e.is_alias for e in explainers])
+    ranked = np.array([e.alias_of is None for e in explainers])
     ranks, resampled = np.full(len(explainers), np.nan), np.full(means.shape, np.nan)
     ranks[ranked], resampled[:, ranked] = rank(mean[ranked], direction), rank(means[:, ranked], direction)
     rank_low, rank_high = interval(resampled, confidence)
@@ -146,6 +146,7 @@ def board(pool: Pool, direction: str, confidence: float, explainers: list[Explai
                 "skipped": int(pool.skipped[i]),
                 "versus_random": None if e.name == reference else versus[i],
                 "controls_separated": flag,
+                "alias_of": e.alias_of,
             }
         )
     rows.sort(key=lambda row: np.inf if np.isnan(row["rank"]) else row["rank"])

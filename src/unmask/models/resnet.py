@@ -1,0 +1,48 @@
+"""The convolutional control: a timm ResNet on images in [0, 1], the network that CAM methods were made for."""
+
+from __future__ import annotations
+
+import torch
+from timm.models.resnet import BasicBlock, ResNet
+from torch import nn
+
+from unmask.models.vit import Normalise, Pretraining
+
+
+class ConvClassifier(nn.Module):
+    """A ResNet of basic blocks with its normalisation: float32 [N, 3, H, W] in [0, 1] to logits [N, classes].
+
+    The default `layers` are ResNet-18's. `patch` only sets the grid on which images are perturbed and maps are compared:
+    the network has no patches, no attention and no mask token.
+    """
+
+    arch, pooling, prefix, mask_token = "resnet", "avg", 0, None
+    pretraining: Pretraining | None = None
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        patch: int,
+        classes: int,
+        layers: tuple[int, ...] = (2, 2, 2, 2),
+        channels: tuple[int, ...] = (64, 128, 256, 512),
+        drop_path: float = 0.0,
+    ):
+        super().__init__()
+        self.size, self.patch, self.classes = size, patch, classes
+        self.normalise = Normalise()
+        self.backbone = ResNet(
+            BasicBlock, list(layers), num_classes=classes, channels=tuple(channels), drop_path_rate=drop_path
+        )
+        for module in self.backbone.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = False  # backward hooks cannot see through a module that writes to its input
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across."""
+        return self.size // self.patch, self.size // self.patch
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.backbone(self.normalise(images))

@@ -1,0 +1,41 @@
+"""The model under explanation, and what explainers and removals may ask for beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from unmask import seeds
+from unmask.config import Config, ModelId
+from unmask.files import read_arrays
+from unmask.layout import Layout
+
+if TYPE_CHECKING:
+    import torch
+
+    from unmask.models.classifier import Classifier, ConvClassifier
+
+
+def load_model(
+    config: Config, model_id: ModelId, device: torch.device
+) -> tuple[Classifier | ConvClassifier, dict[str, Any]]:
+    """A fine-tuned model with its pretraining network beside it, where it has one, and its side-car."""
+    from unmask.models.checkpoint import load_classifier
+
+    layout = Layout(config.results)
+    encoder = None
+    if model_id.encoder in config.pretrained:
+        encoder = layout.encoder(model_id.encoder, model_id.pretrain_seed) / "encoder.safetensors"
+    return load_classifier(layout.model(model_id) / "model.safetensors", device, encoder)
+
+
+def references(config: Config, domain: str, device: torch.device) -> torch.Tensor:
+    """`explain.references` images of the training split (or all of a smaller one), the same for every model.
+
+    float32 [R, 3, H, W] in [0, 1].
+    """
+    import torch
+
+    images = read_arrays(Layout(config.results).domain(domain) / "train.safetensors")["images"]
+    generator = seeds.numpy_generator(config["seed"], "explain", "references", domain)
+    rows = generator.permutation(len(images))[: config["explain"]["references"]]
+    return torch.from_numpy(images[rows]).to(device).permute(0, 3, 1, 2).float().div(255).contiguous()
