@@ -134,7 +134,7 @@ def _announce(work: Work, missing: dict[str, list[Cell]]) -> None:
             times = declared(passes.get("explanations", "0"), cell.metric.options, patches)
             one = cell.explainer.plugin.meta["passes"]
             cost = sum(
-                weight * declared(one.get(kind, "0"), cell.explainer.options, patches, config["model"]["width"])
+                weight * declared(one.get(kind, "0"), cell.explainer.options, patches, work.config["model"]["width"])
                 for kind, weight in (("forward", 1), ("backward", 3))
             )
             explained = max(explained, images * times * cost)
