@@ -58,6 +58,7 @@ def run(config: Config) -> None:
 def figures(config: Config, layout: Layout, tables: dict[str, pd.DataFrame]) -> list[tuple[str, Figure]]:
     """Every figure with its file stem; a domain without maps has no gallery, one without ratios no curves."""
     from unmask.figures import forest, ranks, ratio
+    from unmask.figures.gallery import pages
 
     made, confidence = [], config["aggregate"]["confidence"]
     for domain in config["domains"]:
@@ -66,7 +67,10 @@ def figures(config: Config, layout: Layout, tables: dict[str, pd.DataFrame]) -> 
         model = best_model(config, tables["accuracy"], domain)
         columns, rows = gallery(config, layout, model)
         if rows is not None:
-            made.append((f"gallery_{domain}", _gallery(layout, model, columns, rows)))
+            parts = pages(columns)
+            for number, part in enumerate(parts, 1):
+                stem = f"gallery_{domain}" + (f"_{number}" if len(parts) > 1 else "")
+                made.append((stem, _gallery(layout, model, part, rows)))
         if order:
             made.append((f"leaderboard_{domain}", forest.draw(panels(board), order, domain, confidence)))
         shown, control = curves(order, board)
@@ -160,6 +164,7 @@ def gallery(config: Config, layout: Layout, model: ModelId) -> tuple[list[Column
                     cell["signed"],
                     maps if finite else None,
                     "" if finite else "failed" if whole else cell["status"],
+                    cell["family"],
                 )
             )
     return columns, [images[i] for i in chosen]
@@ -176,5 +181,5 @@ def _gallery(layout: Layout, model: ModelId, columns: list[Column], rows: list[d
         test["masks"][taken],
         [(classes[row["label"]], row["correct"]) for row in rows],
         columns,
-        f"{model.domain}, encoder {model.encoder}",
+        f"{model.domain}, encoder {model.encoder}: {', '.join(dict.fromkeys(column.family for column in columns))}",
     )

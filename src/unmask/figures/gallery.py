@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+COLUMNS = 16  # explainers in one gallery: more would be too small to see
+
 
 @dataclass(frozen=True)
 class Column:
@@ -21,6 +23,22 @@ class Column:
     signed: bool
     maps: np.ndarray | None
     reason: str = ""
+    family: str = ""
+
+
+def pages(columns: list[Column]) -> list[list[Column]]:
+    """Columns in galleries of at most `COLUMNS`; a family stays together where it fits into one."""
+    families: dict[str, list[Column]] = {}
+    for column in columns:
+        families.setdefault(column.family, []).append(column)
+    found: list[list[Column]] = [[]]
+    for family in families.values():
+        parts = [family[start : start + COLUMNS] for start in range(0, len(family), COLUMNS)]
+        for part in parts:
+            if len(found[-1]) + len(part) > COLUMNS:
+                found.append([])
+            found[-1].extend(part)
+    return found
 
 
 def draw(

@@ -21,6 +21,7 @@ FAMILIES = {
     "attention": PALETTE[2],
     "relevance": PALETTE[3],
     "perturbation": PALETTE[1],
+    "mim": PALETTE[5],
     "control": "#777777",
 }
 MARKERS = ("o", "s", "^", "D", "v", "P")

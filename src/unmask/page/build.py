@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import platform
+import re
 from importlib.metadata import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -184,7 +185,10 @@ def pictures(config: Config, layout: Layout, figures: dict[str, Path]) -> dict[s
         ],
         "ratios": [(figures.get(f"mask_ratio_{d}"), f"{d}: scores against the effective mask ratio") for d in domains],
         "galleries": [
-            (figures.get(f"gallery_{d}"), f"{d}: attribution maps of the most accurate model") for d in domains
+            (path, f"{d}: attribution maps of the most accurate model")
+            for d in domains
+            for name, path in figures.items()
+            if re.fullmatch(rf"gallery_{re.escape(d)}(_\d+)?", name)
         ],
         "reconstructions": [
             (layout.encoder(name, seed) / "reconstruction.png", f"{name}, pretraining seed {seed}")
