@@ -69,7 +69,7 @@ def figures(config: Config, layout: Layout, tables: dict[str, pd.DataFrame]) -> 
         if rows is not None:
             parts = pages(columns)
             for number, part in enumerate(parts, 1):
-                stem = f"gallery_{domain}" + (f"_{number}" if len(parts) > 1 else "")
+                stem = f"gallery_{domain}" + (f".{number}" if len(parts) > 1 else "")
                 made.append((stem, _gallery(layout, model, part, rows)))
         if order:
             made.append((f"leaderboard_{domain}", forest.draw(panels(board), order, domain, confidence)))

@@ -33,8 +33,8 @@ def pages(columns: list[Column]) -> list[list[Column]]:
         families.setdefault(column.family, []).append(column)
     found: list[list[Column]] = [[]]
     for family in families.values():
-        parts = [family[start : start + COLUMNS] for start in range(0, len(family), COLUMNS)]
-        for part in parts:
+        size = -(-len(family) // -(-len(family) // COLUMNS))  # as equal as possible
+        for part in (family[start : start + size] for start in range(0, len(family), size)):
             if len(found[-1]) + len(part) > COLUMNS:
                 found.append([])
             found[-1].extend(part)

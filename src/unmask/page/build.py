@@ -188,7 +188,7 @@ def pictures(config: Config, layout: Layout, figures: dict[str, Path]) -> dict[s
             (path, f"{d}: attribution maps of the most accurate model")
             for d in domains
             for name, path in figures.items()
-            if re.fullmatch(rf"gallery_{re.escape(d)}(_\d+)?", name)
+            if re.fullmatch(rf"gallery_{re.escape(d)}(\.\d+)?", name)
         ],
         "reconstructions": [
             (layout.encoder(name, seed) / "reconstruction.png", f"{name}, pretraining seed {seed}")
