@@ -12,8 +12,8 @@ from unmask.models.vit import Normalise, Pretraining
 class ConvClassifier(nn.Module):
     """A ResNet of basic blocks with its normalisation: float32 [N, 3, H, W] in [0, 1] to logits [N, classes].
 
-    The default `layers` are ResNet-18's. `patch` only sets the grid on which images are perturbed and maps are compared:
-    the network has no patches, no attention and no mask token.
+    The default `layers` are ResNet-18's. `patch` only sets the grid on which images are perturbed and maps are
+    compared: the network has no patches, no attention and no mask token.
     """
 
     arch, pooling, prefix, mask_token = "resnet", "avg", 0, None

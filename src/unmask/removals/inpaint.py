@@ -1,7 +1,7 @@
 """Removed patches show what the encoder's own pretraining network expects there, given the kept ones.
 
-The absent patches are masked, SimMIM reconstructs them in one pass, and the pixels, cut to [0, 1], go into the image. So
-what is left is a likely image by the model's own lights; a pass through the pretraining network comes with each.
+The absent patches are masked, SimMIM reconstructs them in one pass, and the pixels, cut to [0, 1], go into the image.
+So what is left is a likely image by the model's own lights; a pass through the pretraining network comes with each.
 """
 
 from __future__ import annotations
