@@ -267,7 +267,7 @@ def describe(config: Config, maps: list[tuple[ModelId, int, list[dict[str, Any]]
                 "failed_maps": sum(len(r["failed"]) for _, r in done),
             }
         )
-    return pd.DataFrame(rows).astype({key: "float64" for key in ("target_correlation", "forward", "backward")})
+    return pd.DataFrame(rows).astype(dict.fromkeys(("target_correlation", "forward", "backward"), "float64"))
 
 
 def explainers(config: Config, known_aliases: dict[str, str]) -> list[Explainer]:

@@ -264,7 +264,6 @@ def _correlation(maps: np.ndarray, others: np.ndarray) -> float | None:
 
 def _mark_aliases(records: list[dict[str, Any]], folder: Path) -> None:
     """Say of an entry whose maps all equal those of an entry before it which one that is: `alias_of`."""
-    import numpy as np
 
     firsts: list[tuple[str, np.ndarray]] = []
     for record in records:
@@ -287,7 +286,9 @@ def _coincide(one: np.ndarray, other: np.ndarray) -> bool:
     return bool((np.abs(one - other) <= 1e-4 * largest).all() and (largest > 0).any())
 
 
-def _checked(maps: torch.Tensor, spec: ExplainerSpec, model: Classifier | ConvClassifier, images: torch.Tensor) -> torch.Tensor:
+def _checked(
+    maps: torch.Tensor, spec: ExplainerSpec, model: Classifier | ConvClassifier, images: torch.Tensor
+) -> torch.Tensor:
     """The maps themselves, where type and shape are as the plug-in declares."""
     import torch
 

@@ -27,6 +27,27 @@ def cam_layer(model: Classifier | ConvClassifier) -> nn.Module:
     return _CAM_LAYER[model.arch, model.pooling](model)
 
 
+def class_weights(model: Classifier | ConvClassifier, pooled: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Weights [N, D] such that (weights * pooled).sum(1) is the target logits [N] less a constant of the class.
+
+    `pooled` [N, D] is the mean over positions of the activation of `cam_layer`, int64 `targets` [N]. For mean pooling.
+    """
+    return _CLASS_WEIGHTS[model.arch, model.pooling](model.backbone, pooled, targets)
+
+
+def _through_layer_norm(vit: nn.Module, pooled: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    # A product with a centred vector is the product of the centred one; the deviation is a number per image.
+    weights = vit.head.weight[targets] * vit.fc_norm.weight
+    deviation = (pooled.var(1, unbiased=False, keepdim=True) + vit.fc_norm.eps).sqrt()
+    return (weights - weights.mean(1, keepdim=True)) / deviation
+
+
+_CLASS_WEIGHTS = {
+    ("vit", "avg"): _through_layer_norm,
+    ("resnet", "avg"): lambda resnet, pooled, targets: resnet.fc.weight[targets],
+}
+
+
 def tokens_to_grid(model: Classifier | ConvClassifier, tokens: torch.Tensor) -> torch.Tensor:
     """Patch tokens of [N, prefix + gh * gw, D] as [N, D, gh, gw]; a convolution's [N, D, h, w] is returned as it is."""
     if tokens.dim() == 4:

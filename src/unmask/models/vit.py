@@ -63,8 +63,8 @@ class DroppedImages:
 class Classifier(nn.Module):
     """A timm ViT with its normalisation: float32 [N, 3, H, W] in [0, 1] to logits [N, classes].
 
-    It also takes `MaskedImages` and `DroppedImages`. `pooling` is timm's `global_pool`: "avg" (mean over patch tokens, no
-    class token; SimMIM's fine-tuning) or "token".
+    It also takes `MaskedImages` and `DroppedImages`. `pooling` is timm's `global_pool`: "avg" (mean over patch tokens,
+    no class token; SimMIM's fine-tuning) or "token" (the class token).
     `mask_token` [1, 1, width] is the one learned in pretraining, or None for an encoder that never saw one.
     `pretraining` is the network that the encoder was pretrained in, where a checkpoint was loaded with it, else None.
     """
