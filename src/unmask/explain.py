@@ -234,7 +234,7 @@ def _compute(config: Config, job: _Job, spec: ExplainerSpec) -> _Maps:
         for part in explainers.split(job.images[:count], 4):
             images = job.images[:count][part]
             maps = explain(images, targets[:count][part], generator, job.masks[:count][part])
-            parts.append(_checked(maps, spec, job.model, images).detach().cpu())
+            parts.append(checked(maps, spec, job.model, images).detach().cpu())
         return torch.cat(parts)
 
     with time_limit(config["explain"]["time_limit"], "explain.time_limit"):
@@ -246,7 +246,7 @@ def _compute(config: Config, job: _Job, spec: ExplainerSpec) -> _Maps:
         if checked and spec.plugin.meta["class_specific"]:
             result.target_correlation = _correlation(maps[:checked], maps_of(job.others, checked).numpy())
     for entry, one, evidence in zip(job.index, result.maps, job.masks, strict=True):
-        reason = "no evidence mask" if _needs(spec, "masks") and not evidence.any() else _degenerate(one)
+        reason = "no evidence mask" if _needs(spec, "masks") and not evidence.any() else degenerate(one)
         if reason:
             result.failed[entry["image_id"]] = reason
     return result
@@ -257,7 +257,7 @@ def _correlation(maps: np.ndarray, others: np.ndarray) -> float | None:
     import numpy as np
     from scipy.stats import spearmanr
 
-    pairs = [pair for pair in zip(maps, others, strict=True) if not any(map(_degenerate, pair))]
+    pairs = [pair for pair in zip(maps, others, strict=True) if not any(map(degenerate, pair))]
     found = [spearmanr(one.ravel(), other.ravel()).statistic for one, other in pairs]
     return round(float(np.mean(found)), 4) if found else None
 
@@ -286,7 +286,7 @@ def _coincide(one: np.ndarray, other: np.ndarray) -> bool:
     return bool((np.abs(one - other) <= 1e-4 * largest).all() and (largest > 0).any())
 
 
-def _checked(
+def checked(
     maps: torch.Tensor, spec: ExplainerSpec, model: Classifier | ConvClassifier, images: torch.Tensor
 ) -> torch.Tensor:
     """The maps themselves, where type and shape are as the plug-in declares."""
@@ -303,7 +303,7 @@ def _checked(
     return maps
 
 
-def _degenerate(one: np.ndarray) -> str | None:
+def degenerate(one: np.ndarray) -> str | None:
     """Why a map says nothing, or None where it says something."""
     import numpy as np
 
