@@ -103,6 +103,7 @@ def run(config: Config, *, encoder: str, pretrain_seed: int) -> None:
             "method": config["encoders"][encoder]["method"],
             "mask_ratio": config.mask_ratio(encoder),
             "nominal_mask_ratio": config["encoders"][encoder]["mask_ratio"],
+            "mask_cell": recipe["mask_cell"],
             "pretrain_seed": pretrain_seed,
             "images": len(train),
             "held_out": len(held),

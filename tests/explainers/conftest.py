@@ -51,7 +51,7 @@ def _network(kind: str, **given) -> Classifier | ConvClassifier:
     model = _vit(kind, **shape).eval().requires_grad_(False)
     network = SimMIM(size=SIZE, patch=PATCH, pooling=kind, **shape).eval().requires_grad_(False)
     model.mask_token = nn.Parameter(network.encoder.mask_token.clone(), requires_grad=False)
-    model.pretraining = Pretraining(network)
+    model.pretraining = Pretraining(network, 0.5, PATCH)
     return model
 
 

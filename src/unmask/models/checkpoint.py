@@ -70,8 +70,19 @@ def load_classifier(
     load_into(model, state, path)
     model.eval().requires_grad_(False).to(device)
     if encoder is not None:
-        model.pretraining = Pretraining(load_simmim(encoder, device))
+        model.pretraining = load_pretraining(encoder, device)
     return model, sidecar
+
+
+def load_pretraining(path: str | Path, device: torch.device | str = "cpu") -> Pretraining:
+    """What stands beside a classifier: the network of `load_simmim`, and the masks that it was trained with."""
+    where = Path(path).with_suffix(".json")
+    sidecar = read_json(where)
+    try:
+        masks = sidecar["nominal_mask_ratio"], sidecar["mask_cell"]
+    except KeyError as error:
+        raise UserError(f"{where} lacks {error}; run the stage pretrain again") from None
+    return Pretraining(load_simmim(path, device), *masks)
 
 
 def load_simmim(path: str | Path, device: torch.device | str = "cpu") -> SimMIM:

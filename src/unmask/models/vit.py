@@ -25,9 +25,15 @@ class Normalise(nn.Module):
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Held beside a classifier and not as a part of it: a module's submodules are its weights."""
+    """The network that an encoder was pretrained in, and how its images were masked.
+
+    Held beside a classifier and not as a part of it: a module's submodules are its weights. `mask_ratio` is the nominal
+    share of the cells, of `mask_cell` pixels a side, that are masked.
+    """
 
     network: nn.Module
+    mask_ratio: float
+    mask_cell: int
 
 
 @dataclass(frozen=True)
