@@ -8,11 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from unmask import explainers, registry, removals
+from unmask import contract, explainers, registry, removals
 from unmask.config import ExplainerSpec
-from unmask.models.resnet import ConvClassifier
-from unmask.models.simmim import SimMIM
-from unmask.models.vit import Classifier, Normalise, Pretraining
+from unmask.models.vit import Classifier, Normalise
 
 SIZE, PATCH, GRID = 32, 8, 4
 torch.set_num_threads(1)  # as the stages run on a CPU
@@ -37,26 +35,6 @@ def _vit(pooling: str, classes: int = 3, **given) -> Classifier:
     torch.manual_seed(0)
     shape = {"width": 32, "depth": 2, "heads": 2, **given}
     return Classifier(size=SIZE, patch=PATCH, classes=classes, pooling=pooling, **shape)
-
-
-def _network(kind: str, **given) -> Classifier | ConvClassifier:
-    """As `subject.load_model` gives it: a transformer with mask token and pretraining network, or a small ResNet."""
-    torch.manual_seed(4 if kind == "resnet" else 0)  # others' rectified maps are rightly empty for some target
-    if kind == "resnet":
-        model = ConvClassifier(
-            size=SIZE, patch=PATCH, classes=3, **{"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16), **given}
-        )
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.ones_(module.weight)  # timm's residual branches start at 0: the network would see one patch
-        model.backbone.maxpool = nn.Identity()  # with it, 32 pixels would end as a single position
-        return model.eval().requires_grad_(False)
-    shape = {"width": 32, "depth": 2, "heads": 2, **given}
-    model = _vit(kind, **shape).eval().requires_grad_(False)
-    network = SimMIM(size=SIZE, patch=PATCH, pooling=kind, **shape).eval().requires_grad_(False)
-    model.mask_token = nn.Parameter(network.encoder.mask_token.clone(), requires_grad=False)
-    model.pretraining = Pretraining(network, 0.5, PATCH)
-    return model
 
 
 def _planted(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -101,8 +79,8 @@ def vit():
 
 @pytest.fixture(scope="session")
 def network():
-    """`network(kind)`, kind avg, token or resnet: a tiny model with fixed random weights and all that may stand beside."""
-    return _network
+    """`network(kind)`, kind avg, token or resnet: a tiny model with all that may stand beside."""
+    return contract.network
 
 
 @pytest.fixture(scope="session")
