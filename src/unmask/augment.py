@@ -14,7 +14,8 @@ class Augmented:
 
     `crop_scale` is the range of the crop's share of the area (aspect ratio 3/4 to 4/3, resized back, bilinear), as in
     SimMIM's pretraining; None leaves the frame. Every draw is made at once from the generator, image by image, so an
-    image's augmentation does not depend on the batch size.
+    image's augmentation does not depend on the batch size. A single image that is left over joins the last batch:
+    batch normalisation has no statistics of one.
     """
 
     def __init__(
@@ -25,16 +26,18 @@ class Augmented:
         crop_scale: tuple[float, float] | None = None,
     ):
         n = len(images)
-        self.images, self.batch = images, batch
-        self.order = torch.randperm(n, generator=generator)
+        self.images = images
+        self.batches = list(torch.randperm(n, generator=generator).split(batch))
+        if len(self.batches[-1]) == 1 and len(self.batches) > 1 < batch:
+            self.batches[-2:] = [torch.cat(self.batches[-2:])]
         self.flip = torch.rand(n, generator=generator) < 0.5
         self.theta = _crops(n, crop_scale, generator) if crop_scale else None
 
     def __len__(self) -> int:
-        return -(-len(self.images) // self.batch)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for index in self.order.split(self.batch):
+        for index in self.batches:
             images = self.images[index].permute(0, 3, 1, 2).float().div_(255)
             flip = self.flip[index]
             if self.theta is None:

@@ -24,6 +24,19 @@ def test_every_image_once_and_independent_of_the_batch_size():
     assert 0 <= pictures.min() < pictures.max() <= 1
 
 
+def test_a_single_image_left_over_joins_the_last_batch():
+    def sizes(batch):
+        batches = Augmented(images(), batch, torch.Generator().manual_seed(0))
+        found = [len(index) for _, index in batches]
+        assert len(batches) == len(found)
+        return found
+
+    assert sizes(8) == [8, 8, 8, 8, 5]
+    assert sizes(12) == [12, 12, 13]
+    assert sizes(36) == [37]
+    assert sizes(1) == [1] * 37
+
+
 def test_without_crop_images_are_flipped_or_left():
     pictures, index = epoch(8, crop=None)
     originals = images()[index].permute(0, 3, 1, 2).float() / 255
