@@ -242,9 +242,9 @@ def _compute(config: Config, job: _Job, spec: ExplainerSpec) -> _Maps:
         with passes.counted(job.model) as measured:
             maps = maps_of(job.targets, len(job.images)).numpy()
         result = _Maps(maps, asdict(measured), round(time.perf_counter() - start, 4))
-        checked = min(config["explain"]["target_check"], len(job.images))
-        if checked and spec.plugin.meta["class_specific"]:
-            result.target_correlation = _correlation(maps[:checked], maps_of(job.others, checked).numpy())
+        asked = min(config["explain"]["target_check"], len(job.images))
+        if asked and spec.plugin.meta["class_specific"]:
+            result.target_correlation = _correlation(maps[:asked], maps_of(job.others, asked).numpy())
     for entry, one, evidence in zip(job.index, result.maps, job.masks, strict=True):
         reason = "no evidence mask" if _needs(spec, "masks") and not evidence.any() else degenerate(one)
         if reason:
@@ -264,7 +264,6 @@ def _correlation(maps: np.ndarray, others: np.ndarray) -> float | None:
 
 def _mark_aliases(records: list[dict[str, Any]], folder: Path) -> None:
     """Say of an entry whose maps all equal those of an entry before it which one that is: `alias_of`."""
-
     firsts: list[tuple[str, np.ndarray]] = []
     for record in records:
         record["alias_of"] = None
