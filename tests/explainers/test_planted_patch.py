@@ -8,7 +8,9 @@ import torch
 from unmask import registry
 from unmask.patches import patch_sum
 
-SPECIFIC = sorted(n for n, plugin in registry.available("explainers").items() if plugin.meta["class_specific"])
+KNOWN = registry.available("explainers")
+# CAM methods read a layer, and which of them can tell hangs on the pooling: test_cam_explainers.py.
+SPECIFIC = sorted(n for n, plugin in KNOWN.items() if plugin.meta["class_specific"] and plugin.meta["family"] != "cam")
 
 SMALL = {
     "rise": {"masks": 256},
@@ -21,8 +23,8 @@ SMALL = {
 }
 
 
-# Those left out read tokens, which a linear model has not.
-@pytest.mark.parametrize("name", sorted(set(SPECIFIC) - {"grad_cam", "chefer", "vit_cx"}))
+# Those left out read layers, which a linear model has not, or how the gradient varies, which it does not.
+@pytest.mark.parametrize("name", sorted(set(SPECIFIC) - {"guided_grad_cam", "vargrad", "chefer", "vit_cx"}))
 def test_the_maximum_is_at_the_only_patch_that_counts(name, linear, explain):
     weight = torch.zeros(2, 3, 32, 32)
     weight[0, :, 8:16, 16:24] = 1.0  # patch 6 speaks for class 0, patch 9 for class 1
@@ -41,11 +43,11 @@ def test_a_trained_model_reads_the_planted_patch(pooling, trained, planted, expl
     assert (model(images).argmax(1) == labels).float().mean() > 0.95
     images, labels, places = images[labels < 2], labels[labels < 2], places[labels < 2]
     shares = {}
-    for name in sorted(set(SPECIFIC) - {"grad_cam", "guided_grad_cam", "input_x_gradient", "deeplift"}):
+    for name in sorted(set(SPECIFIC) - {"guided_grad_cam", "input_x_gradient", "deeplift"}):
         patches = patch_sum(explain(name, model, images, labels, **SMALL.get(name, {})), (4, 4)).flatten(1)
         own = patches.gather(1, places.unsqueeze(1))
         shares[name] = (patches < own).float().sum(1).mean().item() / 15
-    # Grad-CAM and input x gradient are near chance on such small models (tokens mix early, grey pixels multiply noise),
+    # Grad-CAM and input x gradient are near chance on such models (a norm behind the mean, grey pixels times noise),
     # and so is what multiplies by the one or equals the other; they are held to their formulas elsewhere.
     floors = dict.fromkeys(shares, 0.9) | {"chefer": 0.7, "rise": 0.8}
     assert {name: shares[name] for name, floor in floors.items() if shares[name] < floor} == {}

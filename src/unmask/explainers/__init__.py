@@ -35,6 +35,8 @@ def bind(
     needs = meta.get("needs", [])
     if model.arch not in meta["architectures"]:
         raise Skip(f"the explainer {name} does not apply to the architecture {model.arch}")
+    if model.pooling not in meta.get("poolings", [model.pooling]):
+        raise Skip(f"the explainer {name} does not apply to the pooling '{model.pooling}'")
     if "pretraining" in needs and model.pretraining is None:
         raise Skip(f"the explainer {name} needs the encoder's pretraining network, and this encoder has none")
     if "references" in needs and references is None:
