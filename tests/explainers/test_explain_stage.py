@@ -16,10 +16,12 @@ from unmask.config import Config
 from unmask.errors import UserError
 from unmask.layout import Layout
 from unmask.models import checkpoint
+from unmask.models.classifier import build
 from unmask.models.vit import Classifier
 
 WHO = {"domain": "toy", "encoder": "scratch", "pretrain_seed": 0, "finetune_seed": 0}
 ARCHITECTURE = {"size": 32, "patch": 8, "width": 16, "depth": 2, "heads": 2, "classes": 3, "pooling": "avg"}
+RESNET = {"arch": "resnet", "size": 32, "patch": 8, "classes": 3, "layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
 DOMAIN = """META = {"kind": "domains", "summary": "x"}
 
 
@@ -56,7 +58,7 @@ BODIES = {
 class Bench:
     """A benchmark of one model in a folder."""
 
-    def __init__(self, folder, with_mask_token=False):
+    def __init__(self, folder, with_mask_token=False, architecture=ARCHITECTURE):
         self.folder, self.results = folder, folder / "results"
         rng, layout = np.random.default_rng(0), Layout(self.results)
         labels = np.array([0] * 6 + [1] * 4 + [2] * 2)
@@ -71,11 +73,11 @@ class Bench:
         ids = [f"test-{i:04d}" for i in range(12)]
         files.write_table(data / "test.csv", pd.DataFrame({"image_id": ids, "label": labels}))
         torch.manual_seed(0)
-        model = Classifier(**ARCHITECTURE)
+        model = build(architecture)
         if with_mask_token:
             model.mask_token = torch.nn.Parameter(torch.randn(1, 1, 16))
         self.checkpoint = layout.model(explain.ModelId(*WHO.values())) / "model.safetensors"
-        checkpoint.save(self.checkpoint, model.state_dict(), {"architecture": ARCHITECTURE, "mask_ratio": None})
+        checkpoint.save(self.checkpoint, model.state_dict(), {"architecture": architecture, "mask_ratio": None})
         self.maps = layout.maps(explain.ModelId(*WHO.values()))
         self.plugins = [self.plugin("toy", DOMAIN), self.plugin("any_metric", METRIC)]
         self.plugins += [self.plugin(name, EXPLAINER.replace("BODY", body)) for name, body in BODIES.items()]
@@ -133,8 +135,9 @@ def test_the_index_says_what_was_explained_and_what_it_cost(bench):
     assert list(by_name) == ["saliency", "rise", "occlusion@zero", "random_patch"]
     occlusion = by_name["occlusion@zero"]
     assert occlusion["seconds"] > 0
+    assert -1 <= occlusion["target_correlation"] < 1
     path = bench.maps / "occlusion@zero.safetensors"
-    assert {**occlusion, "seconds": None} == {
+    assert {**occlusion, "seconds": None, "target_correlation": None} == {
         "name": "occlusion@zero",
         "plugin": "occlusion",
         "family": "perturbation",
@@ -147,9 +150,11 @@ def test_the_index_says_what_was_explained_and_what_it_cost(bench):
         "sha256": files.sha256(path),
         "passes": {"forward": 7 * 17, "backward": 0},
         "seconds": None,
+        "target_correlation": None,
         "failed": {},
         "error": None,
         "status": "ok",
+        "alias_of": None,
     }
     assert by_name["rise"]["removal"] == "mean"
     assert by_name["rise"]["passes"] == {"forward": 7 * 16, "backward": 0}
@@ -269,6 +274,141 @@ def test_the_mask_token_is_skipped_where_there_is_none(tmp_path, with_mask_token
         assert record["status"] == "skipped"
         assert record["error"].startswith("the removal mask_token needs a mask token")
         assert record["file"] is None
+
+
+def test_a_constant_map_is_refused(bench):
+    """The control is there to show that it is."""
+    index = bench.run("constant", "random_patch")
+    refused, other = index["explainers"]
+    assert (refused["status"], refused["is_control"]) == ("ok", True)
+    assert refused["failed"] == {image["image_id"]: "the map is constant" for image in index["images"]}
+    assert other["failed"] == {}
+
+
+def test_a_map_that_varies_by_rounding_alone_is_constant():
+    one = np.linspace(1 - 4e-7, 1 + 4e-7, 16, dtype=np.float32).reshape(4, 4)
+    assert one.min() < one.max()
+    assert explain.degenerate(one) == explain.degenerate(-1e-9 * one) == "the map is constant"
+    assert explain.degenerate(one + 1e-5 * np.eye(4, dtype=np.float32)) is None
+    assert explain.degenerate(1e-9 * np.eye(4, dtype=np.float32)) is None
+
+
+def test_an_explainer_that_hangs_costs_its_own_cell(bench):
+    bench.plugin("raising", EXPLAINER.replace("BODY", "import time; time.sleep(60)"))
+    hanging, other = bench.run("raising", "random_patch", time_limit=0.5)["explainers"]
+    assert hanging["status"] == "failed"
+    assert hanging["error"] == "TimeoutError: took longer than 0.5 s (explain.time_limit)"
+    assert other["status"] == "ok"
+
+
+def test_what_needs_pretraining_is_skipped_without(bench):
+    cells = {record["name"]: record for record in bench.run("reconstruction_error", "rise@inpaint")["explainers"]}
+    assert {name: (cell["status"], cell["error"], cell["alias_of"]) for name, cell in cells.items()} == {
+        "reconstruction_error": (
+            "skipped",
+            "the explainer reconstruction_error needs the encoder's pretraining network, and this encoder has none",
+            None,
+        ),
+        "rise@inpaint": (
+            "skipped",
+            "the removal inpaint needs the encoder's pretraining network, and this encoder has none",
+            None,
+        ),
+    }
+
+
+def test_a_resnet_is_explained_by_what_applies_to_it(tmp_path):
+    index = Bench(tmp_path, architecture=RESNET).run(
+        "saliency", "embedding", "occlusion", "occlusion@token_drop", "chefer", "grad_cam", "centre"
+    )
+    cells = {record["name"]: record for record in index["explainers"]}
+    assert {name: cell["error"] for name, cell in cells.items() if cell["status"] == "skipped"} == {
+        "occlusion@token_drop": "the removal token_drop does not apply to the architecture resnet",
+        "chefer": "the explainer chefer does not apply to the architecture resnet",
+    }
+    assert {name for name, cell in cells.items() if cell["status"] == "ok" and not cell["failed"]} == {
+        "saliency",
+        "embedding",
+        "occlusion",
+        "centre",
+    }
+    # 32 pixels end as a single position, of which no class activation map can be made.
+    assert len(cells["grad_cam"]["failed"]) == 7
+    assert set(cells["grad_cam"]["failed"].values()) <= {"the map is constant", "the map is all zero"}
+    assert cells["occlusion"]["passes"] == {"forward": 7 * 17, "backward": 0}
+
+
+SLOPE = "images.mean((1, 2, 3)).reshape(-1, 1, 1) * torch.arange(16.0).reshape(1, 4, 4)"
+
+
+def test_entries_with_the_same_maps_are_marked(bench):
+    control = EXPLAINER.replace('"own"', '"control"')
+    pixels = EXPLAINER.replace('"patch"', '"pixel"')
+    given = {
+        "flat": EXPLAINER.replace("BODY", f"return {SLOPE}"),
+        "nothing": EXPLAINER.replace("BODY", f"return {SLOPE} * (1 + 5e-5)"),
+        "infinite": EXPLAINER.replace("BODY", f"return {SLOPE} * (1 - 5e-5)"),
+        "wide": EXPLAINER.replace("BODY", f"return {SLOPE} + 0.1 * torch.eye(4)"),
+        "misshapen": pixels.replace("BODY", f"return ({SLOPE}).repeat_interleave(8, 1).repeat_interleave(8, 2)"),
+        "toy_opposite": EXPLAINER.replace("BODY", f"return -{SLOPE}"),
+        "toy_control": control.replace("BODY", f"return {SLOPE}"),
+    }
+    bench.plugins += [bench.plugin(name, text) for name, text in given.items() if name.startswith("toy_")]
+    for name, text in given.items():
+        bench.plugin(name, text)
+    entries = ("toy_control", "flat", "raising", "nothing", "infinite", "wide", "misshapen", "toy_opposite")
+    expected = dict.fromkeys(entries) | {"nothing": "flat", "infinite": "flat"}
+    for _ in range(2):  # computed, then kept
+        records = bench.run(*entries)["explainers"]
+        assert {record["name"]: record["alias_of"] for record in records} == expected
+    assert bench.run("nothing", "wide")["explainers"][0]["alias_of"] is None
+
+
+def test_it_is_measured_whether_maps_depend_on_the_target(bench):
+    specific = EXPLAINER.replace('"class_specific": False', '"class_specific": True')
+    own = "sign = torch.where(targets == model(images).argmax(1), 1.0, -1.0).reshape(-1, 1, 1)\n    "
+    given = {
+        "flat": specific.replace("BODY", f"{own}return sign * {SLOPE}"),
+        "nothing": specific.replace("BODY", f"return {SLOPE}"),
+        "infinite": specific.replace("BODY", f"{own}return (sign + 1) * {SLOPE}"),
+        "wide": EXPLAINER.replace("BODY", f"return {SLOPE}"),
+    }
+    for name, text in given.items():
+        bench.plugin(name, text)
+    for _ in range(2):  # computed, then kept
+        records = {record["name"]: record for record in bench.run(*given)["explainers"]}
+        # The other target's maps of "infinite" are all zero: nothing is left to compare.
+        expected = {"flat": -1.0, "nothing": 1.0, "infinite": None, "wide": None}
+        assert {name: record["target_correlation"] for name, record in records.items()} == expected
+        assert records["flat"]["passes"] == {"forward": 7, "backward": 0}, "the check is no part of the cost"
+    without = bench.run(*given, target_check=0)["explainers"]
+    assert [record["target_correlation"] for record in without] == [None] * 4
+
+
+def test_reference_images_come_from_the_training_split(bench, capsys):
+    wants = EXPLAINER.replace('"citation"', '"needs": ["references"], "citation"').replace("removal=None", "references")
+    wants = wants.replace("references):", "references, removal=None):")
+    body = "return references.mean() * torch.arange(16.0).reshape(1, 4, 4).repeat(len(images), 1, 1) + len(references)"
+    bench.plugin("flat", wants.replace("BODY", body))
+
+    def maps_with(value, **given):
+        train = np.full((5, 32, 32, 3), value, np.uint8)
+        files.write_arrays(bench.results / "1_data/toy/train.safetensors", {"images": train})
+        capsys.readouterr()
+        records = bench.run("flat", "centre", **given)["explainers"]
+        assert [record["status"] for record in records] == ["ok", "ok"]
+        kept = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if ": kept" in line]
+        return files.read_arrays(bench.maps / "flat.safetensors")["maps"][0].ravel(), kept
+
+    maps, _ = maps_with(51, references=3)
+    np.testing.assert_allclose(maps, 3 + 0.2 * np.arange(16), rtol=1e-5)
+    assert maps_with(51, references=3)[1] == ["flat", "centre"]
+    maps, kept = maps_with(102, references=3)
+    np.testing.assert_allclose(maps, 3 + 0.4 * np.arange(16), rtol=1e-5)
+    assert kept == ["centre"]
+    maps, kept = maps_with(102, references=9)
+    np.testing.assert_allclose(maps, 5 + 0.4 * np.arange(16), rtol=1e-5)
+    assert kept == ["centre"]
 
 
 def test_users_mistakes_are_one_sentence(bench):
