@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from unmask.explainers import gradient, split
+from unmask.explainers._sampling import noisy_gradients
 
 META = {
     "family": "gradient",
@@ -25,16 +25,5 @@ META = {
 
 def explain(model, images, targets, *, generator, removal=None, samples=16, noise=0.15) -> torch.Tensor:
     """Maps [N, H, W], 0 or more."""
-    maps = []
-    for part in split(images, samples):
-        some, goal = images[part], targets[part]
-        draws = torch.stack([torch.randn(samples, *image.shape, generator=generator) for image in some])
-        spread = noise * (some.amax((1, 2, 3)) - some.amin((1, 2, 3)))
-        noisy = some.unsqueeze(1) + spread.view(-1, 1, 1, 1, 1) * draws.to(some)
-        gradients = _gradients(model, noisy.flatten(0, 1), goal.repeat_interleave(samples))
-        maps.append(gradients.unflatten(0, (len(some), samples)).mean(1).abs().amax(1))
-    return torch.cat(maps)
-
-
-def _gradients(model, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return torch.cat([gradient(model, inputs[part], targets[part]) for part in split(inputs)])
+    parts = noisy_gradients(model, images, targets, samples, noise, generator)
+    return torch.cat([slopes.mean(1).abs().amax(1) for slopes in parts])
