@@ -51,13 +51,14 @@ def test_saliency_and_input_x_gradient_are_plain_gradients(pooling, vit, explain
 
 
 @POOLINGS
-@pytest.mark.parametrize("baseline", ["mean", "zero", "blur"])
+@pytest.mark.parametrize("baseline", ["mean", "zero", "blur", "white"])
 def test_integrated_gradients_are_complete(pooling, baseline, vit, explain, batch):
     from unmask.removals import blur, mean, zero
 
     images, targets, _ = batch
     model = vit(pooling)
-    start = {"mean": mean, "zero": zero, "blur": blur}[baseline].absent(model, images)
+    white = torch.ones_like(images)
+    start = white if baseline == "white" else {"mean": mean, "zero": zero, "blur": blur}[baseline].absent(model, images)
     rows = torch.arange(3)
     gap = model(images)[rows, targets] - model(start)[rows, targets]
     sums = explain("integrated_gradients", model, images, targets, baseline=baseline).sum((1, 2))
@@ -75,8 +76,9 @@ def test_integrated_gradients_are_the_path_integral(vit, explain, batch):
 
 def test_an_unknown_baseline_is_a_users_mistake(vit, explain, batch):
     images, targets, _ = batch
-    with pytest.raises(UserError, match="'white' is not a baseline; use mean, zero or blur"):
-        explain("integrated_gradients", vit("avg"), images, targets, baseline="white")
+    for name in ("integrated_gradients", "deeplift"):
+        with pytest.raises(UserError, match=f"{name}.baseline: 'grey' is not a baseline; use one of mean, zero, blur"):
+            explain(name, vit("avg"), images, targets, baseline="grey")
 
 
 def test_smoothgrad_without_noise_is_saliency(vit, explain, batch):
