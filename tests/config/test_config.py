@@ -81,6 +81,8 @@ def test_real_sample_differs_from_the_default_in_data_and_budgets_only():
         ("encoders/simmim_60", {"method": "simmin", "mask_ratio": 0.6}, ["simmin", "did you mean 'simmim'"]),
         ("encoders/simmim_60", {"method": "simmim"}, ["encoders.simmim_60", "mask_ratio"]),
         ("encoders/scratch", {"method": "scratch", "mask_ratio": 0.5}, ["encoders.scratch", "remove"]),
+        ("encoders/conv", {"method": "resnet18", "mask_ratio": 0.5}, ["encoders.conv.mask_ratio", "remove"]),
+        ("encoders/conv", {"method": "resnet"}, ["encoders.conv.method", "did you mean 'resnet18'"]),
         ("encoders/other", {"method": "simmim", "mask_ratio": 0.601}, ["simmim_60", "effective ratio", "same"]),
         ("encoders/all", {"method": "simmim", "mask_ratio": 0.99}, ["encoders.all.mask_ratio", "masks all 64"]),
         ("image/size", 60, ["image.size", "60", "multiple of image.patch 8", "56"]),
@@ -132,6 +134,13 @@ def test_effective_ratio_is_what_the_config_reports():
     config = Config(changed("encoders/simmim_60/mask_ratio", 0.6))
     assert config.mask_ratio("simmim_60") == 39 / 64
     assert config.mask_ratio("scratch") is None
+
+
+def test_a_resnet_is_not_pretrained():
+    config = Config(changed("encoders/conv", {"method": "resnet18"}))
+    assert "conv" not in config.pretrained
+    assert config.mask_ratio("conv") is None
+    assert {model.encoder for model in config.models} == {*config.pretrained, "scratch", "conv"}
 
 
 def test_options_of_an_entry_with_a_removal():
