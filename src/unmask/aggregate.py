@@ -7,6 +7,7 @@ Tables (`results/6_leaderboards/`): `leaderboard` per domain, encoder and metric
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from unmask import digest
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from unmask.statistics.boards import Explainer, Pool
+
+Maps = list[tuple[ModelId, int, list[dict[str, Any]]]]  # what stage 4 says: a model, its images, a record per explainer
 
 COLUMNS = [
     "domain",
@@ -134,7 +137,7 @@ def run(config: Config) -> None:
     layout = Layout(config.results)
     scores, accuracy, maps = read_scores(config, layout), read_accuracy(config, layout), read_maps(config, layout)
     tables = {
-        **leaderboards(config, scores, accuracy, aliases(maps)),
+        **leaderboards(config, scores, accuracy, maps),
         "explainers": describe(config, maps),
         "accuracy": accuracy,
         "failed": failures(scores),
@@ -215,8 +218,8 @@ def read_accuracy(config: Config, layout: Layout) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"mask_ratio": "float64"})
 
 
-def read_maps(config: Config, layout: Layout) -> list[tuple[ModelId, int, list[dict[str, Any]]]]:
-    """What stage 4 says of each model's maps: the model, how many images, and a record per explainer."""
+def read_maps(config: Config, layout: Layout) -> Maps:
+    """What stage 4 says of each model's maps, group by group."""
     found = []
     for model in config.models:
         for group in config.groups:
@@ -227,8 +230,8 @@ def read_maps(config: Config, layout: Layout) -> list[tuple[ModelId, int, list[d
     return found
 
 
-def aliases(maps: list[tuple[ModelId, int, list[dict[str, Any]]]]) -> dict[str, str]:
-    """Entries whose maps were measured to be those of another entry on every model that has them, and of which one."""
+def aliases(maps: Maps) -> dict[str, str]:
+    """Entries whose maps were measured to be another's on all of these models that have them, and whose they are."""
     seen: dict[str, set[str | None]] = {}
     for _, _, records in maps:
         for record in records:
@@ -237,7 +240,7 @@ def aliases(maps: list[tuple[ModelId, int, list[dict[str, Any]]]]) -> dict[str, 
     return {name: next(iter(others)) for name, others in seen.items() if len(others) == 1 and None not in others}
 
 
-def describe(config: Config, maps: list[tuple[ModelId, int, list[dict[str, Any]]]]) -> pd.DataFrame:
+def describe(config: Config, maps: Maps) -> pd.DataFrame:
     """An entry a row: what its META says, and what was measured over the models (none of it depends on the clock).
 
     `target_correlation` is the mean rank correlation of the maps of an image for the predicted class and for the second
@@ -288,17 +291,24 @@ def explainers(config: Config, known_aliases: dict[str, str]) -> list[Explainer]
     return found
 
 
-def leaderboards(
-    config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame, known_aliases: dict[str, str]
-) -> dict[str, pd.DataFrame]:
-    """The tables that hold intervals, by name."""
+def leaderboards(config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame, maps: Maps) -> dict[str, pd.DataFrame]:
+    """The tables that hold intervals, by name.
+
+    An alias is one within a table's scope: methods that coincide on transformers differ on a ResNet, and where the two
+    are pooled.
+    """
     import pandas as pd
 
     from unmask.statistics.boards import board, join, null, pool
     from unmask.statistics.cells import Table
     from unmask.statistics.ranking import Ranking
 
-    known, confidence = explainers(config, known_aliases), config["aggregate"]["confidence"]
+    @cache
+    def entries(domain: str | None = None, encoder: str | None = None) -> list[Explainer]:
+        chosen = [one for one in maps if domain in (None, one[0].domain) and encoder in (None, one[0].encoder)]
+        return explainers(config, aliases(chosen))
+
+    known, confidence = entries(), config["aggregate"]["confidence"]
     table = Table(scores, [e.name for e in known], config["seed"], config["aggregate"]["bootstrap"])
     tests = {
         keys: part.mean() for by in (["domain", "encoder"], ["domain"]) for keys, part in accuracy.groupby(by)["test"]
@@ -308,7 +318,7 @@ def leaderboards(
     rankings: dict[tuple[str, str, str], Ranking] = {}
 
     def place(name: str, keys: dict[str, str], metric: dict[str, Any], pooled: Pool, test: float) -> None:
-        made = board(pooled, metric["direction"], confidence, known)
+        made = board(pooled, metric["direction"], confidence, entries(**keys))
         rows[name].extend({**keys, **metric, **row, "accuracy": test} for row in made.rows)
         if not metric["variant"]:  # variants of a metric are shown beside it; they have no vote of their own
             scope = (
@@ -339,7 +349,7 @@ def leaderboards(
         place("overall", {}, metric, join(list(domains.values()), reference), accuracy["test"].mean())
     for (scope, domain, encoder), made in rankings.items():
         keys = {"scope": scope, "domain": domain, "encoder": encoder}
-        rows["ranking"].extend({**keys, **row} for row in made.rows(known, confidence))
+        rows["ranking"].extend({**keys, **row} for row in made.rows(entries(domain, encoder), confidence))
     return {name: _ordered(pd.DataFrame(rows[name], columns=columns), config) for name, columns in BOARDS.items()}
 
 

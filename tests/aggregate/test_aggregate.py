@@ -8,7 +8,7 @@ import synthetic
 from unmask import aggregate
 from unmask.config import ModelId
 from unmask.errors import UserError
-from unmask.files import read_table, write_table
+from unmask.files import read_json, read_table, write_json, write_table
 from unmask.layout import Layout
 
 
@@ -123,7 +123,17 @@ def test_reruns_are_byte_identical_and_the_seed_matters(run, tmp_path):
     assert {path.name: path.read_bytes() for path in folder.glob("*.csv")} == before
     assert set(before) == {
         f"{n}.csv"
-        for n in ("leaderboard", "by_domain", "overall", "ranking", "mask_ratio", "controls", "accuracy", "failed")
+        for n in (
+            "leaderboard",
+            "by_domain",
+            "overall",
+            "ranking",
+            "mask_ratio",
+            "controls",
+            "accuracy",
+            "failed",
+            "explainers",
+        )
     }
     assert all(b"seconds" not in content for content in before.values())
     other = synthetic.write(synthetic.config(tmp_path, seed=1))
@@ -187,6 +197,107 @@ def test_missing_scores_name_the_file(tmp_path):
     path.unlink()
     with pytest.raises(UserError, match=r"controls\.parquet does not exist"):
         aggregate.run(config)
+
+
+def record(name, status="ok", **given):
+    return {
+        "name": name,
+        "status": status,
+        "alias_of": None,
+        "target_correlation": None,
+        "passes": {"forward": 0, "backward": 0},
+        "failed": {},
+        **given,
+    }
+
+
+def test_an_alias_is_one_on_every_model_that_has_both(tmp_path):
+    first, second = synthetic.config(tmp_path, domains=("rings",), encoders=("m25", "m75")).models
+
+    def found(*names):
+        """The alias of `shifted` where it has these others, model by model."""
+        models = zip((first, second), names, strict=False)
+        return aggregate.aliases([(model, 3, [record("sharp"), record("shifted", alias_of=n)]) for model, n in models])
+
+    assert found("sharp") == found("sharp", "sharp") == {"shifted": "sharp"}
+    assert found("sharp", None) == found(None, "sharp") == found("sharp", "weak") == found() == {}
+    skipped = second, 3, [record("shifted", "skipped")]
+    assert aggregate.aliases([(first, 3, [record("shifted", alias_of="sharp")]), skipped]) == {"shifted": "sharp"}
+
+
+def mark(config, model):
+    """Say that on a model the maps of `shifted` are those of `sharp`."""
+    path = Layout(config.results).maps(model) / "first.json"
+    index = read_json(path)
+    for entry in index["explainers"]:
+        entry["alias_of"] = "sharp" if entry["name"] == "shifted" else None
+    write_json(path, index)
+
+
+def test_an_alias_is_shown_and_not_ranked_where_it_is_one(tmp_path):
+    config = synthetic.write(synthetic.config(tmp_path, domains=("rings",), encoders=("m25", "m75")))
+
+    def ranks(name, **where):
+        part = table(config, name).query("metric == 'toy_localisation'")
+        for key, value in where.items():
+            part = part[part[key] == value]
+        return part.set_index("explainer")
+
+    mark(config, config.models[0])
+    aggregate.run(config)
+    aliased, other = ranks("leaderboard", encoder="m25"), ranks("leaderboard", encoder="m75")
+    assert aliased["rank"].dropna().to_dict() == {"oracle_toy": 1, "sharp": 2, "weak": 3, "random_toy": 4}
+    assert aliased.loc["shifted", "alias_of"] == "sharp"
+    assert aliased.loc["shifted", "n"] == synthetic.IMAGES
+    assert other.loc["shifted", "rank"] == 3
+    assert other["alias_of"].isna().all()
+    assert ranks("overall").loc["shifted", "rank"] == 3, "where maps differ, so do explainers"
+    ranking = table(config, "ranking").query("scope == 'model' and category == 'all'")
+    ranked = {encoder: set(part["explainer"]) for encoder, part in ranking.groupby("encoder")}
+    assert ranked == {"m25": set(synthetic.EXPLAINERS) - {"shifted"}, "m75": set(synthetic.EXPLAINERS)}
+    assert table(config, "explainers")["alias_of"].isna().all()
+
+    mark(config, config.models[1])
+    aggregate.run(config)
+    for name in ("leaderboard", "by_domain", "overall"):
+        part = table(config, name)
+        assert part[part["explainer"] == "shifted"]["rank"].isna().all()
+        assert set(part[part["alias_of"].notna()]["explainer"]) == {"shifted"}
+    assert "shifted" not in set(table(config, "ranking")["explainer"])
+    assert table(config, "explainers").set_index("explainer")["alias_of"].dropna().to_dict() == {"shifted": "sharp"}
+
+
+def test_entries_are_described_by_their_meta_and_by_what_was_measured(tmp_path):
+    config = synthetic.config(tmp_path, domains=("rings",), encoders=("m25", "m75"))
+    one, two = config.models
+    costs = [{"forward": 8, "backward": 4}, {"forward": 12, "backward": 0}]
+    maps = [
+        (one, 4, [record("sharp", target_correlation=0.25, passes=costs[0], failed={"a": "x", "b": "x"})]),
+        (two, 4, [record("sharp", target_correlation=-0.75, passes=costs[1], failed={"a": "x"})]),
+        (one, 4, [record("weak", target_correlation=0.5, passes=costs[0]), record("shifted", alias_of="sharp")]),
+        (two, 4, [record("weak", "skipped"), record("shifted", "failed")]),
+    ]
+    described = aggregate.describe(config, maps).set_index("explainer")
+    assert list(described.index) == ["sharp", "shifted", "weak", "random_toy", "oracle_toy"]
+    assert described.loc["sharp", ["alias_of", "removal"]].isna().all()
+    assert described.loc["sharp"].drop(["alias_of", "removal"]).to_dict() == {
+        "family": "gradient",
+        "class_specific": True,
+        "signed": True,
+        "resolution": "pixel",
+        "target_correlation": -0.25,
+        "forward": 2.5,
+        "backward": 0.5,
+        "models": 2,
+        "models_without": 0,
+        "failed_maps": 3,
+    }
+    weak, shifted, oracle = (described.loc[name] for name in ("weak", "shifted", "oracle_toy"))
+    assert (weak["target_correlation"], weak["forward"], weak["resolution"]) == (0.5, 2, "patch")
+    assert (weak["models"], weak["models_without"]) == (1, 1)
+    assert (shifted["alias_of"], shifted["models_without"]) == ("sharp", 1)
+    assert oracle[["target_correlation", "forward", "backward"]].isna().all()
+    assert (oracle["models"], oracle["models_without"], oracle["failed_maps"]) == (0, 0, 0)
 
 
 def test_settings_change_with_what_matters(tmp_path):
