@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unmask import config as configs
 from unmask import plan
@@ -28,6 +28,11 @@ from unmask.config import Config
 from unmask.errors import UserError
 from unmask.files import read_json, write_json
 from unmask.passes import Passes
+
+if TYPE_CHECKING:
+    import torch
+
+    from unmask.models.classifier import Classifier, ConvClassifier
 
 REPEATS = 5  # of a throughput, before and after a stage; the best counts
 
@@ -119,31 +124,12 @@ def count_passes() -> Passes:
 
 
 class Throughput:
-    """Best images per second, forward and forward with backward, of the network a stage works with."""
+    """Best images per second, forward and forward with backward, of `loss()` over one full batch of `count` images."""
 
-    def __init__(self, config: Config, stage: str):
-        import torch
-
-        from unmask.device import batch_size, resolve
-        from unmask.models.simmim import SimMIM, draw_masks
-        from unmask.models.vit import Classifier
-
-        self.device = resolve(config["device"])
+    def __init__(self, loss: Callable[[], torch.Tensor], count: int, device: torch.device):
+        self.device = device
         self.forward = self.backward = 0.0
-        architecture, size = {**config["image"], **config["model"]}, config["image"]["size"]
-        self._images = torch.rand(batch_size(self.device), 3, size, size, device=self.device)
-        if stage == "pretrain":
-            network = SimMIM(**architecture).to(self.device)
-            ratio = config["encoders"][config.models[0].encoder]["mask_ratio"]
-            masks = draw_masks(len(self._images), size=size, cell=config["pretrain"]["mask_cell"],
-                               patch=config["image"]["patch"], ratio=ratio, generator=torch.Generator())  # fmt: skip
-            self._loss = lambda: network(self._images, masks.to(self.device))[0]
-        else:
-            network = Classifier(classes=4, **architecture).to(self.device)
-            self._loss = lambda: network(self._images).sum()
-            if stage != "finetune":  # explained models are frozen: the gradient goes to the images
-                network.eval().requires_grad_(False)
-                self._images.requires_grad_()
+        self._loss, self._count = loss, count
 
     def measure(self) -> None:
         """Take the better of what is known and some more repeats."""
@@ -158,7 +144,40 @@ class Throughput:
 
     def _rate(self, step: Callable[[], None]) -> float:
         step()
-        return len(self._images) / min(timed(step, self.device.type)[0] for _ in range(REPEATS))
+        return self._count / min(timed(step, self.device.type)[0] for _ in range(REPEATS))
+
+
+def explaining(network: Classifier | ConvClassifier, size: int, device: torch.device) -> Throughput:
+    """Of a frozen classifier of images `size` pixels a side, whose gradient goes to the images."""
+    import torch
+
+    from unmask.device import batch_size
+
+    images = torch.rand(batch_size(device), 3, size, size, device=device, requires_grad=True)
+    return Throughput(lambda: network(images).sum(), len(images), device)
+
+
+def throughput(config: Config, stage: str) -> Throughput:
+    """Of the network that a stage works with."""
+    import torch
+
+    from unmask.device import batch_size, resolve
+    from unmask.models.simmim import SimMIM, draw_masks
+    from unmask.models.vit import Classifier
+
+    device, architecture = resolve(config["device"]), {**config["image"], **config["model"]}
+    size, count = config["image"]["size"], batch_size(device)
+    if stage not in ("pretrain", "finetune"):
+        return explaining(Classifier(classes=4, **architecture).to(device).eval().requires_grad_(False), size, device)
+    images = torch.rand(count, 3, size, size, device=device)
+    if stage == "finetune":
+        classifier = Classifier(classes=4, **architecture).to(device)
+        return Throughput(lambda: classifier(images).sum(), count, device)
+    network = SimMIM(**architecture).to(device)
+    ratio, cell = config["encoders"][config.models[0].encoder]["mask_ratio"], config["pretrain"]["mask_cell"]
+    drawn = {"size": size, "cell": cell, "patch": config["image"]["patch"], "ratio": ratio}
+    masks = draw_masks(count, **drawn, generator=torch.Generator()).to(device)
+    return Throughput(lambda: network(images, masks)[0], count, device)
 
 
 def timed(work: Callable[[], None], device: str) -> tuple[float, float]:
@@ -179,11 +198,11 @@ def one(config: Config, number: int) -> dict[str, Any]:
     name, module, wildcards = stages(config)[number]
     stage = importlib.import_module(f"unmask.{module}")
     own = time.process_time() - imports.cpu  # the interpreter, the config and the stage's own module
-    passes, throughput, device = Passes(), None, "cpu"
+    passes, rates, device = Passes(), None, "cpu"
     if name in ("pretrain", "finetune", "explain", "score"):
-        throughput = Throughput(config, name)
-        throughput.measure()
-        passes, device = count_passes(), throughput.device.type
+        rates = throughput(config, name)
+        rates.measure()
+        passes, device = count_passes(), rates.device.type
     before_cpu, before_wall = imports.cpu, imports.wall
     with open(config.results / f"{name}.log", "w") as log, redirect_stdout(log), redirect_stderr(log):
         seconds, wall = timed(partial(stage.run, config, **wildcards), device)
@@ -191,10 +210,10 @@ def one(config: Config, number: int) -> dict[str, Any]:
     late = imports.cpu - before_cpu if device == "cpu" else late_wall
     made = {"stage": name, "wall": wall - late_wall, "seconds": seconds - late, "start": own + imports.cpu,
             "forward": passes.forward, "backward": passes.backward}  # fmt: skip
-    if throughput:
-        throughput.measure()
-        made |= {"forward_rate": throughput.forward, "backward_rate": throughput.backward}
-        made["best"] = passes.forward / throughput.forward + passes.backward / throughput.backward
+    if rates:
+        rates.measure()
+        made |= {"forward_rate": rates.forward, "backward_rate": rates.backward}
+        made["best"] = passes.forward / rates.forward + passes.backward / rates.backward
     return made
 
 
