@@ -25,7 +25,7 @@ def explain(model, images, targets, *, generator, removal=None) -> torch.Tensor:
     for part in split(images, 4):  # a pass holds every block's attention
         with rules.attention_maps(model) as attention:
             model(images[part])
-        maps.append(rules.decision_row(model, rollout(attention)))
+            maps.append(rules.decision_row(model, rollout(attention)))
     return torch.cat(maps)
 
 

@@ -33,7 +33,7 @@ def explain(model, images, targets, *, generator, removal=None, window=1, stride
     keep = (~windows).expand(len(images), -1, -1, -1)
     whole = torch.cat([select(model(images[part]), targets[part]) for part in split(images)])
     falls = whole.unsqueeze(1) - masked_logits(model, removal, images, targets, keep)
-    return torch.einsum("nk,khw->nhw", falls, windows.to(falls)) / windows.sum(0)
+    return (falls[..., None, None] * windows).sum(1) / windows.sum(0)
 
 
 def _windows(grid: tuple[int, int], window: int, stride: int) -> torch.Tensor:

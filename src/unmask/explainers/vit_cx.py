@@ -46,7 +46,7 @@ def explain(model, images, targets, *, generator, removal=None, masks=64, keep=0
     chosen = chosen.unflatten(2, model.grid).to(images.device)
     logits = masked_logits(model, removal, images, targets, chosen)
     impact = logits - logits.mean(1, keepdim=True)
-    return torch.einsum("nk,nkhw->nhw", impact, chosen.to(impact)) / chosen.sum(1).clamp(min=1)
+    return (impact[..., None, None] * chosen).sum(1) / chosen.sum(1).clamp(min=1)
 
 
 def _masks(features: torch.Tensor, masks: int, keep: float) -> torch.Tensor:

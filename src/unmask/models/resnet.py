@@ -6,7 +6,7 @@ import torch
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
-from unmask.models.vit import Normalise, Pretraining
+from unmask.models.vit import Normalise, Pretraining, in_full_precision
 
 
 class ConvClassifier(nn.Module):
@@ -45,4 +45,5 @@ class ConvClassifier(nn.Module):
         return self.size // self.patch, self.size // self.patch
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.backbone(self.normalise(images))
+        features = self.backbone.forward_features(self.normalise(images))
+        return in_full_precision(self.backbone.forward_head, features)

@@ -97,7 +97,8 @@ def attention_maps(model: Classifier) -> Iterator[list[torch.Tensor]]:
     """Collect the softmaxed attention of every block, [N, heads, T, T] in block order, of passes inside the block.
 
     timm's fused attention never forms the matrix, so it is switched off inside (per block: the global switch only
-    reaches models built later) and back on after.
+    reaches models built later) and back on after. Inside the block all is in full precision, whatever autocast says:
+    where a model attends to all tokens nearly alike, bfloat16 would round off what sets them apart.
     """
     maps: list[torch.Tensor] = []
     blocks = model.backbone.blocks
@@ -109,7 +110,8 @@ def attention_maps(model: Classifier) -> Iterator[list[torch.Tensor]]:
             handles.append(
                 block.attn.attn_drop.register_forward_hook(lambda module, inputs, output: maps.append(output))
             )
-        yield maps
+        with torch.autocast(next(model.parameters()).device.type, enabled=False):
+            yield maps
     finally:
         for block, was in zip(blocks, fused, strict=True):
             block.attn.fused_attn = was

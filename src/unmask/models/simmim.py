@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from unmask.config import masked_cells
-from unmask.models.vit import Classifier, MaskedImages
+from unmask.models.vit import Classifier, MaskedImages, in_full_precision
 
 
 def draw_masks(n: int, *, size: int, cell: int, patch: int, ratio: float, generator: torch.Generator) -> torch.Tensor:
@@ -66,7 +66,7 @@ class SimMIM(nn.Module):
         tokens = self.encode(MaskedImages(images, ~mask))  # [N, prefix + gh * gw, D]
         height, width = self.encoder.grid
         tokens = tokens[:, self.encoder.prefix :].transpose(1, 2)  # [N, D, gh * gw]
-        return self.decoder(tokens.reshape(len(tokens), -1, height, width))
+        return in_full_precision(self.decoder, tokens.reshape(len(tokens), -1, height, width))
 
     def encode(self, masked: MaskedImages) -> torch.Tensor:
         """Tokens after the last block and norm: [N, prefix + gh * gw, width]."""

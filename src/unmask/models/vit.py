@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,15 @@ class Normalise(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return (images - self.mean) / self.std
+
+
+def in_full_precision(head: Callable[[torch.Tensor], torch.Tensor], features: torch.Tensor) -> torch.Tensor:
+    """`head(features)` in float32 (or what is finer), also under autocast.
+
+    A logit in bfloat16 has three digits, and the removal of a patch often moves only the fourth.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        return head(features.to(torch.promote_types(features.dtype, torch.float32)))
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,7 @@ class Classifier(nn.Module):
         """From patch embeddings [N, gh * gw, width] to logits [N, classes]."""
         vit = self.backbone
         tokens = vit.norm_pre(vit._pos_embed(tokens))
-        return vit.forward_head(vit.norm(vit.blocks(tokens)))
+        return in_full_precision(vit.forward_head, vit.norm(vit.blocks(tokens)))
 
     def decide_without(self, tokens: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         """As `decide`, without the patch tokens where `keep` [N, gh, gw] is False; the mean of no tokens is 0.
@@ -157,7 +167,7 @@ class Classifier(nn.Module):
             tokens = block(tokens, attn_mask=attend)
         tokens = vit.norm(tokens)
         if self.pooling == "token":
-            return vit.forward_head(tokens)
+            return in_full_precision(vit.forward_head, tokens)
         weights = patches.to(tokens) / patches.sum(1, keepdim=True).clamp(min=1)
         pooled = torch.einsum("nt,ntd->nd", weights, tokens[:, self.prefix :])
-        return vit.head(vit.head_drop(vit.fc_norm(pooled)))
+        return in_full_precision(lambda pooled: vit.head(vit.head_drop(vit.fc_norm(pooled))), pooled)
