@@ -22,7 +22,7 @@ META = {
     "architectures": ["vit"],
     "draws": True,
     "passes": {"forward": "masks", "backward": "0"},
-    "options": {"masks": 32},
+    "options": {"masks": 16},
     "ranges": {"masks": [1, None]},
     "needs": ["pretraining"],
     "citation": "Xie et al., SimMIM, CVPR 2022 (eq. 1, per patch); as a map: Schwartz et al., MAEDAY: MAE for few- and "
@@ -31,7 +31,7 @@ META = {
 
 
 @torch.no_grad()
-def explain(model, images, targets, *, generator, removal=None, masks=32) -> torch.Tensor:
+def explain(model, images, targets, *, generator, removal=None, masks=16) -> torch.Tensor:
     """Maps [N, gh, gw], 0 or more, in normalised colours."""
     network = model.pretraining.network
 

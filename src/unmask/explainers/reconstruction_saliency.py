@@ -22,7 +22,7 @@ META = {
     "architectures": ["vit"],
     "draws": True,
     "passes": {"forward": "0", "backward": "masks"},
-    "options": {"masks": 16},
+    "options": {"masks": 64},
     "ranges": {"masks": [1, None]},
     "needs": ["pretraining"],
     "citation": "Xie et al., SimMIM, CVPR 2022 (the loss, eq. 1); Shrikumar et al., Not Just a Black Box, 2016",
@@ -30,7 +30,7 @@ META = {
 
 
 @torch.enable_grad()
-def explain(model, images, targets, *, generator, removal=None, masks=16) -> torch.Tensor:
+def explain(model, images, targets, *, generator, removal=None, masks=64) -> torch.Tensor:
     """Maps [N, H, W], signed, in units of the loss."""
     network = model.pretraining.network
 
