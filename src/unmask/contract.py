@@ -113,7 +113,7 @@ class Trial:
         *,
         targets: torch.Tensor | None = None,
         generator: torch.Generator | int = 0,
-        part: slice = slice(None),
+        part: slice | None = None,
         removal: str | None = None,
     ) -> torch.Tensor:
         """Maps of the images `part`, as the stage would ask for them; `generator` may be a seed."""
@@ -124,7 +124,9 @@ class Trial:
         if isinstance(generator, int):
             generator = torch.Generator().manual_seed(generator)
         targets = self.targets if targets is None else targets
-        return explain(self.images[part], targets[part], generator, self.masks[part])
+        given = self.images, targets, self.masks
+        images, targets, masks = given if part is None else (tensor[part] for tensor in given)
+        return explain(images, targets, generator, masks)
 
     @cached_property
     def maps(self) -> torch.Tensor:
@@ -140,12 +142,8 @@ class Trial:
 
 def describes_itself(plugin: Plugin, plugins: Any = ()) -> None:
     """META is complete, and each entry is of the right type."""
+    has_the_keys(plugin, TYPES)
     meta = plugin.meta
-    for key, value in meta.items():
-        if key not in TYPES:
-            raise Breach(f"META has the unknown key '{key}'; {registry.suggest(key, TYPES)}")
-        if not isinstance(value, TYPES[key]):
-            raise Breach(f"META['{key}'] is {value!r}; it must be of type {TYPES[key].__name__}")
     for key, what in (
         ("summary", "the file's docstring"),
         ("family", "META['family']"),
@@ -153,19 +151,36 @@ def describes_itself(plugin: Plugin, plugins: Any = ()) -> None:
     ):
         if not meta[key].strip():
             raise Breach(f"{what} is empty; tables show it, so write one line")
-    _one_of(meta["resolution"], "resolution", ("pixel", "patch"))
-    for key, known in (("architectures", ARCHITECTURES), ("poolings", ("avg", "token")), ("needs", explainers.NEEDS)):
+    one_of(meta["resolution"], "resolution", ("pixel", "patch"))
+    for key, known in (("poolings", ("avg", "token")), ("needs", explainers.NEEDS)):
         for value in meta.get(key, []):
-            _one_of(value, key, tuple(known))
-    if not kinds(plugin):
-        raise Breach(f"META['architectures'] names no network; name some of {', '.join(ARCHITECTURES)}")
+            one_of(value, key, known)
+    names_a_network(plugin)
     if "removal" in meta:
-        _one_of(meta["removal"], "removal", tuple(registry.available("removals", plugins)))
+        one_of(meta["removal"], "removal", tuple(registry.available("removals", plugins)))
     options_fit(plugin)
     formulas_count(plugin, ("forward", "backward"))
 
 
-def _one_of(value: Any, key: str, known: tuple[str, ...]) -> None:
+def has_the_keys(plugin: Plugin, types: dict[str, type]) -> None:
+    """META has no keys but these, each of its type."""
+    for key, value in plugin.meta.items():
+        if key not in types:
+            raise Breach(f"META has the unknown key '{key}'; {registry.suggest(key, types)}")
+        if not isinstance(value, types[key]):
+            raise Breach(f"META['{key}'] is {value!r}; it must be of type {types[key].__name__}")
+
+
+def names_a_network(plugin: Plugin) -> None:
+    """META says for which architectures it is."""
+    for value in plugin.meta["architectures"]:
+        one_of(value, "architectures", tuple(ARCHITECTURES))
+    if not kinds(plugin):
+        raise Breach(f"META['architectures'] names no network; name some of {', '.join(ARCHITECTURES)}")
+
+
+def one_of(value: Any, key: str, known: tuple[str, ...]) -> None:
+    """Raise `Breach` where an entry of META is none of the known ones."""
     if value not in known:
         raise Breach(f"META['{key}'] has {value!r}; it may have {' or '.join(map(repr, known))}")
 
@@ -202,7 +217,7 @@ def formulas_count(plugin: Plugin, ways: tuple[str, ...]) -> None:
                 f"as a text, of numbers and {names}"
             ) from None
         if number < 0 or number != int(number):
-            raise Breach(f"META['passes']['{way}'] is {formula!r}, which gives {number:g} a image; give whole numbers")
+            raise Breach(f"META['passes']['{way}'] is {formula!r}, which gives {number:g} an image; give whole numbers")
 
 
 def has_a_plain_name(plugin: Plugin) -> None:
@@ -279,24 +294,30 @@ def is_signed_as_declared(trial: Trial) -> None:
 
 def leaves_global_generators_alone(trial: Trial) -> None:
     """No global random generator is used."""
-    before = _global_states()
+    before = global_states()
     first = trial.run()
-    for name, was, now in zip(("torch", "numpy", "random"), before, _global_states(), strict=True):
+    for name, was, now in zip(("torch", "numpy", "random"), before, global_states(), strict=True):
         if was != now:
             raise Breach(f"it draws from the global generator of {name}; draw from `generator`, with torch")
-    torch.manual_seed(8)
-    np.random.seed(8)  # noqa: NPY002
-    random.seed(8)
+    seed_globally(8)
     if not torch.equal(trial.run(), first):
         raise Breach("two runs with the same generator differ; draw from `generator` and from nothing else")
 
 
-def _global_states() -> tuple[bytes, bytes, Any]:
+def global_states() -> tuple[bytes, bytes, Any]:
+    """The states of the global generators of torch, numpy and random."""
     return (
         torch.get_rng_state().numpy().tobytes(),
         repr(np.random.get_state(legacy=False)).encode(),  # noqa: NPY002
         random.getstate(),
     )
+
+
+def seed_globally(seed: int) -> None:
+    """Seed every global generator that Python code draws from."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    random.seed(seed)
 
 
 def works_without_grad(trial: Trial) -> None:
@@ -382,7 +403,7 @@ def leaves_the_model_as_found_after_an_error(trial: Trial) -> None:
             raise
     else:
         raise Breach("an error in the model does not get out of explain(); let it through, or the cell seems well")
-    _compare(before, _state(model), " after an error; use `try: ... finally:` or a context manager")
+    _compare(before, _state(model), " after an error in it; use `try: ... finally:` or a context manager")
 
 
 def _state(model: nn.Module) -> dict[str, dict[Any, Any]]:
@@ -405,16 +426,22 @@ def _state(model: nn.Module) -> dict[str, dict[Any, Any]]:
 
 
 def _compare(before: dict[str, dict[Any, Any]], after: dict[str, dict[Any, Any]], when: str = "") -> None:
-    advice = {"gradient": "; use torch.autograd.grad instead of backward()", "hooks": "; remove hooks again"}
+    advice = {
+        "weights": "; work on a copy",
+        "training mode": "; the model is in evaluation mode already",
+        "hooks": "; remove every hook again",
+        "attributes": "; patch nothing into it",
+        "requires_grad": "; ask torch.autograd.grad for the gradients to the images alone",
+        "gradient": "; use torch.autograd.grad instead of backward()",
+        "fused attention": "; use unmask.models.rules.attention_maps",
+    }
     for what, known in before.items():
         now = after[what]
         changed = [name for name in {**known, **now} if name not in known or not _same(known[name], now.get(name))]
         if changed:
-            where = f" of '{changed[0]}'" if changed[0] else ""
+            where = f"'{changed[0]}'" if changed[0] else "the model itself"
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-            raise Breach(
-                f"the model's {what}{where}{more} changed{when or advice.get(what, '; leave the model as found')}"
-            )
+            raise Breach(f"it changes the model's {what}, at {where}{more}{when or advice[what]}")
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -465,7 +492,7 @@ def takes_the_removal(trial: Trial, name: str) -> None:
 
 
 def takes_every_removal(trial: Trial) -> None:
-    """It perturbs with any removal that its META's could be changed for."""
+    """Each removal gives finite maps of its own, where it removes patches."""
     if trial.spec.removal:
         for name, plugin in registry.available("removals").items():
             if network(trial.kind).arch in plugin.meta["architectures"]:
