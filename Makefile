@@ -4,7 +4,7 @@ CORES ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup run smoke real-sample test lint format lock clean
+.PHONY: help setup run smoke real-sample test docs lint format lock clean
 
 help:  ## Show the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -35,6 +35,10 @@ real-sample: $(READY)  ## The same DAG on real images in the folder layout (conf
 
 test: $(READY)  ## Run all tests
 	$(BIN)/python -m pytest
+
+docs: $(READY)  ## Write docs/explainers.md anew from the explainers' META
+	@mkdir -p docs
+	$(BIN)/unmask list explainers --markdown > docs/explainers.md
 
 lint: $(READY)  ## Check style and the workflow
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """The `unmask` command: one subcommand per stage of the DAG, and a few that answer questions.
 
-A stage's module is imported only when its subcommand runs, so `unmask --help` costs no torch.
+A subcommand's module has its name (`explain-image` is `unmask.explain_image`) and is imported only when it runs, so
+`unmask --help` costs no torch.
 """
 
 from __future__ import annotations
@@ -20,21 +21,39 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--finetune-seed", type=int, default=0)
 
 
+def _explain_image_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="a model.safetensors below results/3_finetune")
+    parser.add_argument("--image", required=True, help="a file of any size and mode")
+    parser.add_argument(
+        "--explainers", nargs="+", metavar="ENTRY", help="such as saliency or occlusion@token_drop (default: a handful)"
+    )
+    parser.add_argument("--target", help="the class to explain, by name or index (default: the predicted one)")
+    parser.add_argument("--output", help="the PNG to write (default: <image>_explained.png here)")
+    parser.add_argument("--plugins", nargs="+", default=(), metavar="FILE", help="plug-in files of yours")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0 (default: auto)")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(prog="unmask", description=__doc__.partition("\n")[0])
     top.add_argument("--version", action="version", version=f"unmask {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
+    def command(name: str, text: str, *, config: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument("--config", default="config.yaml", help="the config file (default: config.yaml)")
+        if config:
+            sub.add_argument("--config", default="config.yaml", help="the config file (default: config.yaml)")
         return sub
 
     check = command("check", "check a config and say what it would run")
     check.add_argument("--time", action="store_true", help="also estimate the minutes on this machine")
     listing = command("list", "list the plug-ins of a kind with what is known of each")
     listing.add_argument("kind", choices=("domains", "explainers", "metrics", "removals"))
+    listing.add_argument("--markdown", action="store_true", help="as a page, with all that is known of explainers")
+    _explain_image_arguments(command("explain-image", "explain one image to a picture sheet", config=False))
+    plugin = command("check-plugin", "hold plug-in files of yours to the contract", config=False)
+    plugin.add_argument("files", nargs="+", metavar="FILE", help="Python files; they may name one another")
+    plugin.add_argument("--time-limit", type=float, default=60.0, help="seconds that a check may take (default: 60)")
 
     data = command(
         "data", "stage 1: make or read a domain's images, masks and splits, or the pool of unlabelled images"
@@ -59,17 +78,19 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, or 2 with one sentence on standard error for a user's mistake."""
+    """Run a command; returns the exit code: 0, or 2 where something of the user's is wrong.
+
+    A mistake is one sentence on standard error.
+    """
     options = vars(parser().parse_args(arguments))
-    command, path = options.pop("command"), options.pop("config")
+    command = options.pop("command").replace("-", "_")
     try:
         from unmask.config import load
 
-        module = importlib.import_module(f"unmask.{command}")
-        module.run(load(path), **options)
+        configs = [load(options.pop("config"))] if "config" in options else []
+        return importlib.import_module(f"unmask.{command}").run(*configs, **options) or 0
     except UserError as error:
         print(f"unmask: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0
-    return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -111,15 +112,9 @@ class Config:
 
     def explainer(self, entry: str, where: str = "explain.groups") -> ExplainerSpec:
         """Read an entry, `rise` or `rise@mask_token` (the explainer with another removal than its default)."""
-        name, _, removal = entry.partition("@")
-        plugin = registry.find("explainers", name, self.plugins, where)
-        default = plugin.meta.get("removal")
-        if removal:
-            registry.find("removals", removal, self.plugins, f"{where}: '{entry}'")
-            if default is None:
-                raise UserError(f"{where}: '{entry}' names a removal, but {name} removes nothing; write '{name}'")
-        given = self["explain"]["options"].get(entry, self["explain"]["options"].get(name, {}))
-        return ExplainerSpec(entry, plugin, removal or default, {**plugin.options, **given})
+        options = self["explain"]["options"]
+        given = options.get(entry, options.get(entry.partition("@")[0], {}))
+        return explainer_spec(entry, self.plugins, given, where)
 
     def metric(self, name: str) -> MetricSpec:
         """A metric with its options; the option `images` limits it to the first so many explained images."""
@@ -135,6 +130,18 @@ class Config:
             return None
         cells = (self["image"]["size"] // self["pretrain"]["mask_cell"]) ** 2
         return masked_cells(cells, spec["mask_ratio"]) / cells
+
+
+def explainer_spec(entry: str, plugins: Iterable[str], options: dict[str, Any], where: str) -> ExplainerSpec:
+    """Read an entry; options not given have the plug-in's defaults. `where` begins the sentence of a mistake."""
+    name, _, removal = entry.partition("@")
+    plugin = registry.find("explainers", name, plugins, where)
+    default = plugin.meta.get("removal")
+    if removal:
+        registry.find("removals", removal, plugins, f"{where}: '{entry}'")
+        if default is None:
+            raise UserError(f"{where}: '{entry}' names a removal, but {name} removes nothing; write '{name}'")
+    return ExplainerSpec(entry, plugin, removal or default, {**plugin.options, **options})
 
 
 def masked_cells(cells: int, ratio: float) -> int:

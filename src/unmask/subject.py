@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unmask import seeds
@@ -29,13 +30,19 @@ def load_model(
 
 
 def references(config: Config, domain: str, device: torch.device) -> torch.Tensor:
-    """`explain.references` images of the training split (or all of a smaller one), the same for every model.
+    """`explain.references` images of the training split, as `draw_references` does."""
+    train = Layout(config.results).domain(domain) / "train.safetensors"
+    return draw_references(train, config["explain"]["references"], config["seed"], domain, device)
+
+
+def draw_references(train: Path, count: int, seed: int, domain: str, device: torch.device) -> torch.Tensor:
+    """`count` images of a training split (or all of a smaller one), the same for every model of the domain.
 
     float32 [R, 3, H, W] in [0, 1].
     """
     import torch
 
-    images = read_arrays(Layout(config.results).domain(domain) / "train.safetensors")["images"]
-    generator = seeds.numpy_generator(config["seed"], "explain", "references", domain)
-    rows = generator.permutation(len(images))[: config["explain"]["references"]]
+    images = read_arrays(train)["images"]
+    generator = seeds.numpy_generator(seed, "explain", "references", domain)
+    rows = generator.permutation(len(images))[:count]
     return torch.from_numpy(images[rows]).to(device).permute(0, 3, 1, 2).float().div(255).contiguous()

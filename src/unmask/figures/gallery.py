@@ -77,15 +77,16 @@ def draw(
             label, rotation=0, ha="right", va="center", fontsize=6, color="#000000" if correct else style.PALETTE[1]
         )
         for axes, column in zip(grid[row, 1:], columns, strict=True):
-            _overlay(axes, image, mask, column, row)
+            overlay(axes, image, mask, column, row)
     grid[0, 0].set_title("image, evidence\noutlined", fontsize=5.5, pad=2)
     for axes, column in zip(grid[0, 1:], columns, strict=True):
         axes.set_title(style.name_lines(column.name, 11), fontsize=5.5, pad=2)
-    _scales(figure, width, height, left, columns)
+    scales(figure, width, height, left, columns)
     return figure
 
 
-def _overlay(axes: Axes, image: np.ndarray, mask: np.ndarray, column: Column, row: int) -> None:
+def overlay(axes: Axes, image: np.ndarray, mask: np.ndarray, column: Column, row: int) -> None:
+    """Draw image `row`'s map over the image in grey, its mask bool [H, W] outlined; or the reason there is none."""
     import numpy as np
 
     grey = image @ np.array([0.299, 0.587, 0.114])
@@ -132,7 +133,7 @@ def _outline(axes: Axes, mask: np.ndarray, colour: str, width: float) -> None:
     axes.plot(x, y, color=colour, linewidth=width, solid_capstyle="projecting", scalex=False, scaley=False)
 
 
-def _scales(figure: Figure, width: float, height: float, left: float, columns: list[Column]) -> None:
+def scales(figure: Figure, width: float, height: float, left: float, columns: list[Column]) -> None:
     """Unlabelled colour bars at the bottom: every map has its own range."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
