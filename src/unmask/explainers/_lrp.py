@@ -21,7 +21,7 @@ constant. Layer-wise relevance propagation is patented; its authors allow person
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -72,27 +72,43 @@ SHARES = {"uniform": (0.25, 0.25, 0.5), "value": (0.0, 0.0, 1.0)}
 
 
 def attention(qkv: torch.Tensor, factors: tuple[float, float, float]) -> torch.Tensor:
-    """The stacked queries, keys and values [N, T, 3D] with shares of their gradients.
+    """The stacked queries, keys and values [N, T, 3D], of whose gradients a share goes on.
 
     Taken before the product, so that fused attention serves as well.
     """
-    parts = zip(qkv.chunk(3, -1), factors, strict=True)
-    return torch.cat([part.detach() + factor * (part - part.detach()) for part, factor in parts], -1)
+    shares = torch.tensor(factors).repeat_interleave(qkv.shape[-1] // 3).to(qkv)
+    return _Ruled.apply(qkv, qkv.detach(), lambda slope: slope * shares)
 
 
 def layer_norm(module: nn.LayerNorm, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
     """LayerNorm with a constant standard deviation."""
-    (tokens,) = inputs
-    centred = tokens - tokens.mean(-1, keepdim=True)
-    scaled = centred * (centred.detach().square().mean(-1, keepdim=True) + module.eps).rsqrt()
-    scaled = scaled if module.weight is None else scaled * module.weight
-    return scaled if module.bias is None else scaled + module.bias
+    tokens = inputs[0].detach()
+
+    def back(slope: torch.Tensor) -> torch.Tensor:
+        _, _, scale = torch.native_layer_norm(tokens, module.normalized_shape, None, None, module.eps)
+        slope = slope * (scale if module.weight is None else scale * module.weight)
+        return slope - slope.mean(-1, keepdim=True)
+
+    return _Ruled.apply(inputs[0], output.detach(), back)
 
 
 def activation(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
     """An elementwise function as a product with a constant; where the input is 0, so is its relevance."""
-    (values,) = inputs
-    return values * _ratio(output, values)
+    values, output = inputs[0], output.detach()
+    return _Ruled.apply(values, output, lambda slope: slope * _ratio(output, values))
+
+
+class _Ruled(torch.autograd.Function):
+    """`output`, a constant, with `back(gradient of output)` for the gradient of `inputs`."""
+
+    @staticmethod
+    def forward(ctx, inputs: torch.Tensor, output: torch.Tensor, back: Callable[[torch.Tensor], torch.Tensor]):
+        ctx.back = back
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx, slope: torch.Tensor):
+        return ctx.back(slope), None, None
 
 
 def linear(module: nn.Linear | nn.Conv2d, inputs: tuple[torch.Tensor], output: torch.Tensor, gamma: float):
@@ -113,5 +129,4 @@ def _product(module: nn.Linear | nn.Conv2d, values: torch.Tensor, weight: torch.
 
 def _ratio(output: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """`output / values` as a constant, 0 where `values` is 0."""
-    output, values = output.detach(), values.detach()
-    return torch.where(values == 0, 0, output / values)
+    return (output.detach() / values.detach()).nan_to_num_(0, 0, 0)
