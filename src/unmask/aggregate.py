@@ -15,6 +15,7 @@ from unmask.config import Config, ModelId
 from unmask.errors import UserError
 from unmask.files import read_json, read_table, write_table
 from unmask.layout import Layout
+from unmask.tables.columns import BOARDS, COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,99 +23,6 @@ if TYPE_CHECKING:
     from unmask.statistics.boards import Explainer, Pool
 
 Maps = list[tuple[ModelId, int, list[dict[str, Any]]]]  # what stage 4 says: a model, its images, a record per explainer
-
-COLUMNS = [
-    "domain",
-    "encoder",
-    "mask_ratio",
-    "pretrain_seed",
-    "finetune_seed",
-    "explainer",
-    "family",
-    "is_control",
-    "metric",
-    "category",
-    "direction",
-    "removal",
-    "variant",
-    "image_id",
-    "label",
-    "prediction",
-    "correct",
-    "score",
-    "status",
-    "reason",
-    "passes",
-    "seconds",
-    "config_hash",
-]
-_METRIC = ["metric", "removal", "variant", "category", "direction"]
-_EXPLAINER = ["explainer", "family", "is_control"]
-_BOARD = [
-    *_METRIC,
-    *_EXPLAINER,
-    "mean",
-    "low",
-    "high",
-    "rank",
-    "rank_low",
-    "rank_high",
-    "n",
-    "failed",
-    "skipped",
-    "versus_random",
-    "controls_separated",
-    "accuracy",
-    "alias_of",
-]
-BOARDS = {
-    "leaderboard": ["domain", "encoder", *_BOARD],
-    "by_domain": ["domain", *_BOARD],
-    "overall": _BOARD,
-    "ranking": [
-        "scope",
-        "domain",
-        "encoder",
-        "category",
-        *_EXPLAINER,
-        "mean_rank",
-        "low",
-        "high",
-        "rank",
-        "rank_low",
-        "rank_high",
-        "scored",
-        "missing",
-    ],
-    "mask_ratio": [
-        "domain",
-        "encoder",
-        "mask_ratio",
-        *_METRIC,
-        *_EXPLAINER,
-        "mean",
-        "low",
-        "high",
-        "minus_random",
-        "minus_random_low",
-        "minus_random_high",
-        "n",
-        "accuracy",
-    ],
-    "controls": [
-        "domain",
-        "encoder",
-        *_METRIC,
-        *_EXPLAINER,
-        "control",
-        "difference",
-        "low",
-        "high",
-        "n",
-        "verdict",
-        "controls_separated",
-    ],
-}
 
 
 def settings(config: Config) -> dict[str, Any]:

@@ -97,7 +97,8 @@ def test_names_and_reasons_of_users_are_escaped(html):
     text = "".join(page.text)
     assert EVIL_NAME in text
     assert EVIL_REASON in text
-    assert EVIL_NAME in {row[6] for row in json.loads(page.scripts["boards"])["rows"]}
+    boards = json.loads(page.scripts["boards"])
+    assert EVIL_NAME in {row[boards["columns"].index("explainer")] for row in boards["rows"]}
 
 
 def test_the_page_names_everything_that_ran(html, run):

@@ -17,35 +17,12 @@ from typing import TYPE_CHECKING, Any
 from unmask import __version__, digest, registry
 from unmask.config import Config
 from unmask.layout import Layout
+from unmask.tables.columns import BOARDS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PACKAGES = ("torch", "timm", "captum", "quantus", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "snakemake")
-BOARD = [
-    "domain",
-    "encoder",
-    "metric",
-    "removal",
-    "variant",
-    "direction",
-    "explainer",
-    "family",
-    "is_control",
-    "mean",
-    "low",
-    "high",
-    "rank",
-    "rank_low",
-    "rank_high",
-    "n",
-    "failed",
-    "skipped",
-    "versus_random",
-    "controls_separated",
-    "accuracy",
-    "alias_of",
-]
 LARGE, WIDEST = 500_000, 1600  # bytes, pixels: what is larger is shrunk for the page; the figures' own files are not
 
 
@@ -107,10 +84,11 @@ def boards(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
     """All leaderboards as one list of rows; `domain` and `encoder` are empty where they are pooled."""
     import pandas as pd
 
-    parts = [tables[name].reindex(columns=BOARD).astype(object) for name in ("overall", "by_domain", "leaderboard")]
+    columns = BOARDS["leaderboard"]
+    parts = [tables[name].reindex(columns=columns).astype(object) for name in ("overall", "by_domain", "leaderboard")]
     whole = pd.concat(parts, ignore_index=True)
     rows = [[_compact(value) for value in row] for row in whole.itertuples(index=False)]
-    return {"columns": BOARD, "rows": rows}
+    return {"columns": columns, "rows": rows}
 
 
 def _compact(value: Any) -> Any:
