@@ -93,18 +93,13 @@ def overlay(axes: Axes, image: np.ndarray, mask: np.ndarray, column: Column, row
     size = image.shape[:2]
     extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
     axes.imshow(0.5 + 0.5 * grey / 255, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=extent)
-    if column.maps is None:
+    values = None if column.maps is None else column.maps[row]
+    if values is None or values.min() == values.max():
+        reason = column.reason if values is None else "empty map"
         axes.text(
-            0.5,
-            0.5,
-            style.name_lines(column.reason, 10),
-            transform=axes.transAxes,
-            ha="center",
-            va="center",
-            fontsize=5.5,
+            0.5, 0.5, style.name_lines(reason, 10), transform=axes.transAxes, ha="center", va="center", fontsize=5.5
         )
         return
-    values = column.maps[row]
     high = np.quantile(np.abs(values) if column.signed else values, 0.995)
     low = -high if column.signed else values.min()
     axes.imshow(
