@@ -4,6 +4,8 @@ In each of `samples` random orders the patches enter one after the other into th
 patch's value is the mean rise of the logit at its entry. Unbiased; a map's sum is the logit of the image less that of
 no patches (efficiency) for any number of orders. Every second order is the one before reversed (antithetic sampling):
 still unbiased, and no interaction of two patches adds noise, since each enters last once.
+With 20 orders the patch-flipping area on the proxies is within .006 of that of 80, with 10 it is up to .10 above
+(benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ META = {
     "architectures": ["vit", "resnet"],
     "draws": True,
     "passes": {"forward": "samples * (patches - 1) + 2", "backward": "0"},
-    "options": {"samples": 10},
+    "options": {"samples": 20},
     "ranges": {"samples": [1, None]},
     "removal": "mean",
     "citation": "Castro et al., Polynomial calculation of the Shapley value based on sampling, Computers & OR 2009; "
@@ -28,7 +30,7 @@ META = {
 }
 
 
-def explain(model, images, targets, *, generator, removal=None, samples=10) -> torch.Tensor:
+def explain(model, images, targets, *, generator, removal=None, samples=20) -> torch.Tensor:
     """Maps [N, gh, gw], signed, in logits."""
     patches = model.grid[0] * model.grid[1]
     size = torch.arange(1, patches, device=images.device).view(1, 1, -1, 1)

@@ -10,6 +10,8 @@ s the mean impact. The division is the paper's correction for patches that many 
 Unlike the paper: the number of clusters is given, not their distance, so that the cost is known; a mask keeps the share
 `keep` of the patches where it is highest, since removals know no half-present patch; and absence comes from the
 removal, so that the term f(image with noise) - f(image), which takes out the effect of the paper's noise, falls away.
+With 64 masks the patch-flipping area on the proxies is within .003 of that with a mask for each of 96 channels, with 8
+up to .15 above (benchmarks/README.md).
 """
 
 from __future__ import annotations
