@@ -10,6 +10,9 @@ from unmask.config import ModelId
 from unmask.errors import UserError
 from unmask.files import read_json, read_table, write_json, write_table
 from unmask.layout import Layout
+from unmask.tables import latex
+from unmask.tables.columns import BOARDS, LARGE
+from unmask.tables.entries import aliases, describe
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,8 @@ def test_controls_hold_paired_differences(run):
     assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * difference.std() / np.sqrt(synthetic.IMAGES), rel=0.2)
     assert set(rows.query("explainer == 'sharp'")["verdict"]) == {"better"}
     assert rows.query("metric == 'toy_faithfulness'")["controls_separated"].all()
+    assert (rows["p_corrected"].dropna() > 0).all()
+    assert (rows.loc[rows["verdict"] != "undecided", "p_corrected"] < 0.05).all()
     weak = rows.query("metric == 'toy_localisation' and explainer == 'weak'").iloc[0]
     assert weak["n"] == synthetic.IMAGES - 3
     assert weak["difference"] == pytest.approx((planted["weak"] - planted["random_toy"])[3:].mean(), rel=1e-9)
@@ -119,26 +124,81 @@ def test_ranking_across_metrics(run):
 def test_reruns_are_byte_identical_and_the_seed_matters(run, tmp_path):
     folder = Layout(run.results).leaderboards
     before = {path.name: path.read_bytes() for path in folder.glob("*.csv")}
+    papers = {path.name: path.read_bytes() for path in (folder / "latex").iterdir()}
     aggregate.run(run)
     assert {path.name: path.read_bytes() for path in folder.glob("*.csv")} == before
-    assert set(before) == {
-        f"{n}.csv"
-        for n in (
-            "leaderboard",
-            "by_domain",
-            "overall",
-            "ranking",
-            "mask_ratio",
-            "controls",
-            "accuracy",
-            "failed",
-            "explainers",
-        )
-    }
+    assert {path.name: path.read_bytes() for path in (folder / "latex").iterdir()} == papers
+    assert set(papers) == {f"{name}.tex" for name in ("by_domain", "overall", "ranking")}
+    expected = {*BOARDS, "accuracy", "failed", "explainers"}
+    assert set(before) == {f"{name}.csv" for name in expected}
     assert all(b"seconds" not in content for content in before.values())
     other = synthetic.write(synthetic.config(tmp_path, seed=1))
     aggregate.run(other)
     assert (Layout(other.results).leaderboards / "leaderboard.csv").read_bytes() != before["leaderboard.csv"]
+
+
+def test_large_tables_are_parquet_files_too(run):
+    folder = Layout(run.results).leaderboards
+    for name in LARGE:
+        written, read = read_table(folder / f"{name}.parquet"), table(run, name)
+        written, read = (one.astype(object).where(one.notna(), None) for one in (written, read))
+        pd.testing.assert_frame_equal(written, read)
+
+
+def test_tie_groups_and_shares_of_being_best(run):
+    board = table(run, "leaderboard").query("metric == 'toy_localisation'")
+    for _, part in board.groupby(["domain", "encoder"]):
+        part = part.set_index("explainer")
+        assert part["tie_group"].dropna().to_dict() == {"sharp": 1, "shifted": 2, "weak": 3}
+        assert part["p_best"].dropna().to_dict() == {"sharp": 1, "shifted": 0, "weak": 0}
+        assert set(part.loc[["sharp", "shifted"], "beats"]) == {"random_toy"}
+        assert part.loc[["random_toy", "oracle_toy"], "beats"].isna().all()
+    overall = table(run, "overall").query("metric == 'toy_localisation'").set_index("explainer")
+    assert overall["tie_group"].dropna().to_dict() == {"sharp": 1, "shifted": 2, "weak": 3}
+
+
+def test_the_ranking_has_its_rules_side_by_side(run):
+    every = table(run, "ranking").query("scope == 'all' and category == 'all'").set_index("explainer")
+    assert every["p_best"].dropna().to_dict() == {"sharp": 1, "shifted": 0, "weak": 0}
+    assert every["tie_group"].dropna().to_dict() == {"sharp": 1, "shifted": 2, "weak": 3}
+    assert every.loc["random_toy", "rescaled"] == 0
+    for rule in ("borda", "rescaled"):
+        assert (every[f"{rule}_low"] <= every[rule]).all()
+        assert (every[rule] <= every[f"{rule}_high"]).all()
+        assert every.loc["sharp", f"{rule}_rank"] < every.loc["shifted", f"{rule}_rank"]
+    sharp = table(run, "leaderboard").query("metric == 'toy_faithfulness' and explainer == 'sharp'")
+    assert sharp["p_best"].tolist() == [1] * len(sharp)
+
+
+def test_the_metrics_that_vote_together_are_listed(run):
+    clusters = table(run, "metric_clusters")
+    assert clusters["metric"].tolist() == list(synthetic.METRICS)
+    assert clusters["weight"].tolist() == pytest.approx([1 / 3] * 3)
+    assert clusters["cluster"].tolist() == [1, 1, 1]
+
+
+def test_latex_tables_hold_every_explainer_and_the_groups(run):
+    folder = Layout(run.results).leaderboards / "latex"
+    overall, domains, ranking = ((folder / f"{name}.tex").read_text() for name in ("overall", "by_domain", "ranking"))
+    for text in (overall, domains, ranking):
+        assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == text.count(r"\toprule")
+        assert text.count("{") == text.count("}")
+        assert r"\textit{random\_toy} & " in text
+        assert "nan" not in text
+    assert overall.count(r"\toprule") == 3
+    assert domains.count(r"\toprule") == 6
+    assert ranking.count(r"\toprule") == 3
+    mean = table(run, "overall").query("metric == 'toy_localisation' and explainer == 'sharp'").iloc[0]
+    assert f"sharp & \\textbf{{{mean['mean']:.3f}}}\\textsuperscript{{1}} {{\\scriptsize[{mean['low']:.3f}" in overall
+    assert r"\textit{oracle\_toy} & -- \\" in overall, "skipped under toy_robustness"
+
+
+def test_latex_escapes_and_numbers():
+    assert latex.escaped("a_b & 5% #1 {x} $|") == r"a\_b \& 5\% \#1 \{x\} \$\textbar{}"
+    assert latex.escaped("~^\\<>") == r"\textasciitilde{}\textasciicircum{}\textbackslash{}\textless{}\textgreater{}"
+    numbers = {0.4: "0.400", -0.0125: "$-$0.0125", 123.4: "123", 1e-7: r"1.00$\cdot10^{-7}$", 0: "0.00"}
+    assert {value: latex.number(value) for value in numbers} == numbers
+    assert latex.number(float("nan")) == "--"
 
 
 def test_files_that_the_config_does_not_name_are_ignored(run, tmp_path):
@@ -217,12 +277,12 @@ def test_an_alias_is_one_on_every_model_that_has_both(tmp_path):
     def found(*names):
         """The alias of `shifted` where it has these others, model by model."""
         models = zip((first, second), names, strict=False)
-        return aggregate.aliases([(model, 3, [record("sharp"), record("shifted", alias_of=n)]) for model, n in models])
+        return aliases([(model, 3, [record("sharp"), record("shifted", alias_of=n)]) for model, n in models])
 
     assert found("sharp") == found("sharp", "sharp") == {"shifted": "sharp"}
     assert found("sharp", None) == found(None, "sharp") == found("sharp", "weak") == found() == {}
     skipped = second, 3, [record("shifted", "skipped")]
-    assert aggregate.aliases([(first, 3, [record("shifted", alias_of="sharp")]), skipped]) == {"shifted": "sharp"}
+    assert aliases([(first, 3, [record("shifted", alias_of="sharp")]), skipped]) == {"shifted": "sharp"}
 
 
 def mark(config, model):
@@ -277,7 +337,7 @@ def test_entries_are_described_by_their_meta_and_by_what_was_measured(tmp_path):
         (one, 4, [record("weak", target_correlation=0.5, passes=costs[0]), record("shifted", alias_of="sharp")]),
         (two, 4, [record("weak", "skipped"), record("shifted", "failed")]),
     ]
-    described = aggregate.describe(config, maps).set_index("explainer")
+    described = describe(config, maps).set_index("explainer")
     assert list(described.index) == ["sharp", "shifted", "weak", "random_toy", "oracle_toy"]
     assert described.loc["sharp", ["alias_of", "removal"]].isna().all()
     assert described.loc["sharp"].drop(["alias_of", "removal"]).to_dict() == {

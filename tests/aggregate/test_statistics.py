@@ -1,27 +1,36 @@
-"""The bootstrap and the ranks against closed forms and scipy."""
+"""The bootstrap, the ranks and the boards against closed forms and scipy."""
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from unmask.statistics.boards import Explainer, board, join, null, pool, separates
-from unmask.statistics.bootstrap import counts, interval, sums
+from unmask.statistics.boards import board
+from unmask.statistics.bootstrap import Draws, counts, interval, sums, tails
 from unmask.statistics.cells import Cell
-from unmask.statistics.ranking import Ranking
-from unmask.statistics.ranks import rank
+from unmask.statistics.pairs import signs
+from unmask.statistics.pools import Explainer, Pool, null
+from unmask.statistics.ranks import best_shares, rank
+from unmask.statistics.verdicts import Verdicts
 
 
-def weights(units, resamples=4000, seed=0):
-    return counts(np.random.default_rng(seed), units, resamples)
+def draws(units, resamples=4000, seed=0):
+    """One pair of seeds: every unit is an image."""
+    generator = np.random.default_rng(seed)
+    return Draws(counts(generator, units, resamples), np.arange(units), signs(generator, units, resamples))
 
 
-def cell(values):
+def cell(values, domain="d", skipped=False):
     values = np.asarray(values, float)
-    failed = (~np.isfinite(values)).sum(0)
-    return Cell("d", "e", values, failed, np.zeros_like(failed))
+    lost = (~np.isfinite(values)).sum(0)
+    return Cell(domain, "e", values, lost * (not skipped), lost * skipped)
+
+
+def pool(*cells, resamples=4000):
+    return Pool(list(cells), {one.domain: draws(len(one.values), resamples) for one in cells})
 
 
 def entries(*names):
+    """`random..` and `oracle..` are controls, `alias..` is an alias of a."""
     return [
         Explainer(
             n,
@@ -34,8 +43,12 @@ def entries(*names):
     ]
 
 
+def rows(values, direction, *names):
+    return {row["explainer"]: row for row in board(pool(cell(values)), direction, 0.95, entries(*names)).rows}
+
+
 def test_each_resample_has_the_size_of_the_sample():
-    drawn = weights(30, 500)
+    drawn = draws(30, 500).weights
     assert drawn.shape == (500, 30)
     assert (drawn.sum(1) == 30).all()
     assert drawn.var() == pytest.approx(1 - 1 / 30, rel=0.05)  # multinomial counts
@@ -43,44 +56,45 @@ def test_each_resample_has_the_size_of_the_sample():
 
 def test_interval_agrees_with_normal_theory():
     values = np.random.default_rng(1).normal(2.0, 3.0, (400, 1))
-    low, high = interval(sums(weights(400), values).means, 0.95)
-    half = 1.959964 * values.std() / np.sqrt(400)
+    low, high = sums(draws(400), values).interval(0.95)
+    half = scipy.stats.t(399).ppf(0.975) * values.std(ddof=1) / np.sqrt(400)
     assert low[0] == pytest.approx(values.mean() - half, abs=0.05 * half)
     assert high[0] == pytest.approx(values.mean() + half, abs=0.05 * half)
 
 
-def test_interval_agrees_with_scipy():
+def test_interval_is_the_percentile_interval_of_scipy_at_an_expanded_level():
     values = np.random.default_rng(2).exponential(1.0, (40, 1))
-    low, high = interval(sums(weights(40, 20000), values).means, 0.9)
+    low, high = sums(draws(40, 20000), values).interval(0.9)
     reference = scipy.stats.bootstrap(
         (values[:, 0],),
         np.mean,
         n_resamples=20000,
-        confidence_level=0.9,
+        confidence_level=1 - 2 * float(tails(0.9, 40)),
         method="percentile",
         rng=np.random.default_rng(3),
     ).confidence_interval
     assert (low[0], high[0]) == pytest.approx(tuple(reference), abs=0.01)
 
 
-def test_coverage_of_a_known_mean():
-    """300 simulations, n = 60: the percentile interval covers .942 in theory; 3 standard errors allowed."""
-    rng, drawn = np.random.default_rng(4), weights(60, 1000)
-    low, high = interval(sums(drawn, rng.normal(0.7, 1.0, (60, 300))).means, 0.95)
-    assert abs(((low <= 0.7) & (high >= 0.7)).mean() - 0.942) < 3 * np.sqrt(0.942 * 0.058 / 300)
+def test_the_level_is_expanded_as_hesterberg_has_it():
+    """With 20 images the tails of 95 % are .0159; with many they are .025, as percentiles have them."""
+    assert tails(0.95, 20) == pytest.approx(0.0159, abs=5e-5)
+    assert tails(0.95, 10**6) == pytest.approx(0.025, abs=1e-6)
+    assert tails(0.95, 60, 3) == pytest.approx(scipy.stats.norm.cdf(-np.sqrt(60 / 57) * scipy.stats.t(57).ppf(0.975)))
+    assert np.isnan(tails(0.95, 1)), "one image has no interval"
 
 
 def test_a_constant_shift_has_a_difference_of_zero_width():
     values = np.random.default_rng(5).normal(0, 1, (25, 2))
     values[:, 1] = values[:, 0] + 0.25
-    low, high = interval(sums(weights(25), values[:, [1]] - values[:, [0]]).means, 0.95)
+    low, high = sums(draws(25), values[:, [1]] - values[:, [0]]).interval(0.95)
     assert low[0] == pytest.approx(0.25, abs=1e-12)
     assert high[0] == pytest.approx(0.25, abs=1e-12)
 
 
 def test_missing_scores_leave_the_mean_of_the_others():
     values = np.array([[1.0, 1.0], [2.0, np.nan], [6.0, 5.0]])
-    made = sums(weights(3), values)
+    made = sums(draws(3), values)
     assert made.mean.tolist() == [3.0, 3.0]
     assert made.n.tolist() == [3, 2]
     assert np.nanmin(made.means[:, 1]) == 1.0
@@ -89,7 +103,7 @@ def test_missing_scores_leave_the_mean_of_the_others():
 
 
 def test_all_missing_has_no_interval():
-    low, high = interval(sums(weights(4), np.full((4, 1), np.nan)).means, 0.95)
+    low, high = sums(draws(4), np.full((4, 1), np.nan)).interval(0.95)
     assert np.isnan(low[0])
     assert np.isnan(high[0])
 
@@ -108,79 +122,102 @@ def test_unknown_direction_is_refused():
         rank(np.array([1.0]), "down")
 
 
+def test_intervals_of_ranks_are_values_that_occur():
+    ranks = np.repeat([[1.0], [2.5]], 50, axis=0)
+    assert [bound[0] for bound in interval(ranks, 0.95, 20, method="inverted_cdf")] == [1.0, 2.5]
+
+
+def test_seeds_of_an_image_count_as_one_image():
+    """Three seeds with the same scores of 10 images: as wide an interval as one, with three times as many scores."""
+    values, one = np.random.default_rng(9).normal(0, 1, (10, 1)), draws(10)
+    three = Draws(np.tile(one.weights, 3), np.tile(one.image, 3), one.signs)
+    single, triple = sums(one, values), sums(three, np.tile(values, (3, 1)))
+    assert (single.images[0], triple.images[0], single.n[0], triple.n[0]) == (10, 10, 10, 30)
+    np.testing.assert_allclose(single.interval(0.95), triple.interval(0.95))
+
+
+def test_shares_of_being_best_add_up_and_equals_share():
+    ranks = np.array([[1, 2, 3, 4], [2.5, 2.5, 1, 4], [1, 3, 2, 4]])
+    shares = best_shares(ranks, np.array([True, True, False, True]))
+    assert shares[[0, 1, 3]].tolist() == pytest.approx([2.5 / 3, 0.5 / 3, 0])
+    assert np.isnan(shares[2])
+
+
 def test_board_orders_ranks_and_counts():
-    values, known = (
-        np.random.default_rng(6).normal([0.5, 0.9, 0.1, 0.0], 0.01, (20, 4)),
-        entries("a", "b", "random_x", "dead"),
-    )
+    values = np.random.default_rng(6).normal([0.5, 0.9, 0.1, 0.0], 0.01, (20, 4))
     values[:5, 0], values[:, 3] = np.nan, np.nan
-    rows = board(pool(cell(values), weights(20), known), "lower", 0.95, known).rows
-    assert [row["explainer"] for row in rows] == ["random_x", "a", "b", "dead"]
-    assert [row["rank"] for row in rows[:3]] == [1, 2, 3]
-    assert np.isnan(rows[3]["rank"])
-    assert np.isnan(rows[3]["rank_low"])
-    assert [(row["n"], row["failed"]) for row in rows] == [(20, 0), (15, 5), (20, 0), (0, 20)]
-    assert [row["versus_random"] for row in rows] == [None, "worse", "worse", None]
+    made = rows(values, "lower", "a", "b", "random_x", "dead")
+    assert list(made) == ["random_x", "a", "b", "dead"]
+    assert [row["rank"] for row in made.values()][:3] == [1, 2, 3]
+    assert np.isnan([made["dead"][key] for key in ("rank", "rank_low", "p_best")]).all()
+    assert [(row["n"], row["failed"]) for row in made.values()] == [(20, 0), (15, 5), (20, 0), (0, 20)]
+    assert [row["versus_random"] for row in made.values()] == [None, "worse", "worse", None]
+    assert [row["beats"] for row in made.values()] == [None, "none", "none", None]
+    assert [row["tie_group"] for row in made.values()] == [None, 1, 2, None]
+    assert [made[name]["p_best"] for name in ("a", "b")] == [1, 0]
+    assert np.isnan(made["random_x"]["p_best"])
+
+
+def test_what_beats_the_controls():
+    values = np.random.default_rng(7).normal([0.5, 0.9, 0.5, 0.0], 0.01, (20, 4))
+    made = rows(values, "higher", "a", "b", "oracle_x", "random_x")
+    assert (made["a"]["beats"], made["b"]["beats"]) == ("random_x", "oracle_x random_x")
+    assert made["b"]["controls_separated"] is True
 
 
 def test_equal_explainers_share_every_rank():
     values = np.random.default_rng(7).normal(0, 1, (15, 3))
     values[:, 1] = values[:, 0]
-    rows = {
-        row["explainer"]: row
-        for row in board(
-            pool(cell(values), weights(15), entries("a", "b", "c")), "higher", 0.95, entries("a", "b", "c")
-        ).rows
+    made = rows(values, "higher", "a", "b", "c")
+    assert made["a"]["rank"] == made["b"]["rank"]
+    assert made["a"]["rank"] in (1.5, 2.5)
+    assert (made["a"]["rank_low"], made["a"]["rank_high"]) == (1.5, 2.5)
+    assert made["a"]["p_best"] == made["b"]["p_best"]
+    assert made["a"]["tie_group"] == made["b"]["tie_group"]
+
+
+def test_an_alias_is_shown_without_a_rank_or_a_test():
+    values = np.random.default_rng(8).normal([0.9, 0.9, 0.1, 0.0], 0.01, (12, 4))
+    values[:, 1] = values[:, 0]
+    made = rows(values, "higher", "a", "alias_a", "c", "random_x")
+    assert {name: row["rank"] for name, row in made.items() if row["rank"] == row["rank"]} == {
+        "a": 1,
+        "c": 2,
+        "random_x": 3,
     }
-    assert rows["a"]["rank"] == rows["b"]["rank"]
-    assert rows["a"]["rank"] in (1.5, 2.5)
-    assert (rows["a"]["rank_low"], rows["a"]["rank_high"]) == (1.5, 2.5)
-
-
-def test_an_alias_is_shown_without_a_rank():
-    values = np.repeat(np.array([[0.9, 0.9, 0.1]]), 6, 0)
-    rows = board(
-        pool(cell(values), weights(6), entries("a", "alias_a", "c")), "higher", 0.95, entries("a", "alias_a", "c")
-    ).rows
-    assert {row["explainer"]: row["rank"] for row in rows if row["rank"] == row["rank"]} == {"a": 1, "c": 2}
-    assert {row["explainer"]: row["mean"] for row in rows}["alias_a"] == pytest.approx(0.9)
+    assert made["alias_a"]["mean"] == pytest.approx(0.9, abs=0.02)
+    assert [made["alias_a"][key] for key in ("tie_group", "beats", "versus_random")] == [None, None, None]
+    assert made["a"]["p_best"] == 1
 
 
 def test_controls_are_separated_only_when_the_oracle_wins():
     known, noise = entries("random_x", "oracle_x"), np.random.default_rng(8).normal(0, 0.1, (40, 2))
     for shift, direction, expected in ((0.5, "higher", True), (0.5, "lower", False), (0.0, "higher", False)):
-        made = pool(cell(noise - noise.mean(0) + [0, shift]), weights(40), known)
-        assert separates(made, direction, 0.95, known) is expected
-    assert separates(pool(cell(noise[:, :1]), weights(40), entries("a")), "higher", 0.95, entries("a")) is None
+        made = pool(cell(noise - noise.mean(0) + [0, shift]))
+        assert Verdicts(made, direction, 0.95, known).controls_separated is expected
+    assert Verdicts(pool(cell(noise[:, :1])), "higher", 0.95, entries("a")).controls_separated is None
+
+
+def test_a_verdict_needs_the_interval_too():
+    """Seeds that disagree widen the interval; the signs of the images alone would call the difference real."""
+    values = np.array([1.0, 1.0, -0.5]).repeat(20)[:, None] * [1, 0] + np.random.default_rng(1).normal(0, 0.01, (60, 2))
+    seeds, image = counts(np.random.default_rng(2), 3, 2000), np.tile(np.arange(20), 3)
+    one = draws(20, 2000)
+    drawn = Draws(seeds[:, np.arange(60) // 20] * one.weights[:, image], image, one.signs)
+    made = Verdicts(Pool([cell(values)], {"d": drawn}), "higher", 0.95, entries("a", "b"))
+    assert made.p[1, 0] < 0.05
+    assert made.words(1)[0] == "undecided"
 
 
 def test_the_null_control():
-    assert null(entries("random_pixel", "random_patch", "a")) == "random_patch"
-    assert null(entries("a", "random_pixel")) == "random_pixel"
+    assert null(entries("random_pixel", "random_patch", "a")) == 1
+    assert null(entries("a", "random_pixel")) == 1
     assert null(entries("a")) is None
 
 
 def test_pooling_weights_every_score_equally():
-    known, drawn = entries("a"), weights(4)
     first, second = cell([[1.0], [1.0], [1.0], [1.0]]), cell([[5.0], [5.0], [np.nan], [np.nan]])
-    assert join([pool(first, drawn, known), pool(second, drawn, known)], []).scores.mean[0] == pytest.approx(14 / 6)
-
-
-def test_ranking_weights_categories_equally_and_failing_never_helps():
-    known = entries("good", "fair", "dead")
-    flat = np.ones((6, 1))
-
-    def made(good, fair, dead):
-        return board(pool(cell(flat * [good, fair, dead]), weights(6), known), "higher", 0.95, known)
-
-    ranking = Ranking()
-    for metric in ("m1", "m2", "m3"):
-        ranking.add("crowded", metric, made(0.9, 0.5, 0.1))
-    ranking.add("lone", "m4", made(0.1, 0.5, np.nan))
-    rows = {(row["category"], row["explainer"]): row for row in ranking.rows(known, 0.95)}
-    assert rows["all", "good"]["mean_rank"] == pytest.approx((1 + 2) / 2)
-    assert rows["all", "fair"]["mean_rank"] == pytest.approx((2 + 1) / 2)
-    assert rows["all", "dead"]["mean_rank"] == 3
-    assert rows["all", "dead"]["missing"] == 1
-    assert ("lone", "dead") not in rows
-    assert rows["all", "good"]["rank"] == rows["all", "fair"]["rank"] == 1.5
+    assert pool(first, second).scores.mean[0] == pytest.approx(14 / 6)
+    assert pool(first, cell([[5.0], [5.0]], "other")).scores.mean[0] == pytest.approx(14 / 6)
+    other = pool(first, cell([[5.0], [5.0]], "other")).scores
+    assert (other.images[0], other.domains[0]) == (6, 2)

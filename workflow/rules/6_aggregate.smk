@@ -1,4 +1,15 @@
-TABLES = ("leaderboard", "by_domain", "overall", "ranking", "mask_ratio", "accuracy", "failed", "controls", "explainers")
+TABLES = (
+    "leaderboard",
+    "by_domain",
+    "overall",
+    "ranking",
+    "metric_clusters",
+    "mask_ratio",
+    "accuracy",
+    "failed",
+    "controls",
+    "explainers",
+)
 
 
 rule aggregate:
@@ -12,6 +23,11 @@ rule aggregate:
             [f"{RESULTS}/6_leaderboards/{table}.csv" for table in TABLES],
             category="Leaderboards",
         ),
+        large=[
+            f"{RESULTS}/6_leaderboards/{table}.parquet"
+            for table in ("leaderboard", "ranking", "mask_ratio", "controls")
+        ],
+        latex=[f"{RESULTS}/6_leaderboards/latex/{table}.tex" for table in ("by_domain", "overall", "ranking")],
     log:
         f"{RESULTS}/logs/6_leaderboards.log",
     benchmark:

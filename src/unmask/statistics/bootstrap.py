@@ -4,6 +4,9 @@ One draw serves every explainer, metric and encoder of a domain, so that differe
 paired. Test images are the same for every model; they are drawn with replacement within their domain. Where there are
 several pairs of seeds these are drawn too, and an image's weight is multiplied by its seed's (the crossed bootstrap of
 Owen 2007, "The pigeonhole bootstrap", which is conservative).
+
+Intervals are expanded percentile intervals (Hesterberg 2015, "What teachers should know about the bootstrap"): with
+few images plain percentiles are too narrow, since they lack both the factor n / (n - 1) and the heavier tails of t.
 """
 
 from __future__ import annotations
@@ -14,6 +17,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The resampling of a domain: `weights` [B, U] of its units, `image` [U] the image of each unit, and `signs`
+    [B, I] (+1, -1) of its images for the tests."""
+
+    weights: np.ndarray
+    image: np.ndarray
+    signs: np.ndarray
 
 
 def counts(generator: np.random.Generator, units: int, resamples: int) -> np.ndarray:
@@ -27,15 +40,25 @@ def counts(generator: np.random.Generator, units: int, resamples: int) -> np.nda
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums and numbers of scores: `total`, `n` [E] as observed, `totals`, `ns` [B, E] per resample. They add up."""
+    """Sums and numbers of scores: `total`, `n` [E] as observed, `totals`, `ns` [B, E] per resample; `images` [E] and
+    `domains` [E] say how many of each there are. They add up over domains."""
 
     total: np.ndarray
     n: np.ndarray
     totals: np.ndarray
     ns: np.ndarray
+    images: np.ndarray
+    domains: np.ndarray
 
     def __add__(self, other: Sums) -> Sums:
-        return Sums(self.total + other.total, self.n + other.n, self.totals + other.totals, self.ns + other.ns)
+        return Sums(
+            self.total + other.total,
+            self.n + other.n,
+            self.totals + other.totals,
+            self.ns + other.ns,
+            self.images + other.images,
+            self.domains + other.domains,
+        )
 
     @property
     def mean(self) -> np.ndarray:
@@ -47,6 +70,10 @@ class Sums:
         """The means of the resamples, [B, E]; NaN where a resample holds no score."""
         return _ratio(self.totals, self.ns)
 
+    def interval(self, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+        """The interval of each mean: (low [E], high [E])."""
+        return interval(self.means, confidence, self.images, self.domains)
+
 
 def _ratio(total: np.ndarray, n: np.ndarray) -> np.ndarray:
     import numpy as np
@@ -54,29 +81,60 @@ def _ratio(total: np.ndarray, n: np.ndarray) -> np.ndarray:
     return np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
 
 
-def sums(weights: np.ndarray, values: np.ndarray) -> Sums:
-    """Resample `values` [U, E] (NaN = no score) with `weights` [B, U]."""
+def sums(draws: Draws, values: np.ndarray) -> Sums:
+    """Resample one or more models' `values` [.., U, E] (NaN = no score); models are added up unit by unit."""
     import numpy as np
 
+    values = values.reshape(-1, *values.shape[-2:])
     known = np.isfinite(values)
-    filled = np.where(known, values, 0.0)
-    if known.all():
-        ns = np.broadcast_to(weights.sum(1, keepdims=True), (len(weights), values.shape[1]))
+    filled, held = np.where(known, values, 0.0).sum(0), known.sum(0)
+    weights = draws.weights
+    if (held == held[0, 0]).all():
+        ns = np.broadcast_to(held[0, 0] * weights.sum(1, keepdims=True), (len(weights), values.shape[2]))
     else:
-        ns = weights @ known.astype(np.float64)
-    return Sums(filled.sum(0), known.sum(0), weights @ filled, ns)
+        ns = weights @ held.astype(np.float64)
+    seen = np.zeros((draws.signs.shape[1], values.shape[2]), bool)
+    np.logical_or.at(seen, draws.image, held > 0)
+    return Sums(filled.sum(0), held.sum(0), weights @ filled, ns, seen.sum(0), seen.any(0).astype(np.int64))
 
 
-def interval(resampled: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """The percentile interval of [B, E] along the resamples: (low [E], high [E]); NaN where all are."""
+def tails(confidence: float, images: np.ndarray, domains: np.ndarray | int = 1) -> np.ndarray:
+    """The probability to cut at each end for means over so many images in so many domains; NaN for one image a domain.
+
+    `Phi(-sqrt(n / (n - d)) t)` with the quantile of Student's t with n - d degrees of freedom.
+    """
+    import numpy as np
+    from scipy.special import ndtr, stdtrit
+
+    images = np.asarray(images, np.float64)
+    freedom = np.where(images > domains, images - domains, np.nan)
+    return ndtr(-np.sqrt(images / freedom) * stdtrit(freedom, (1 + confidence) / 2))
+
+
+def interval(
+    resampled: np.ndarray,
+    confidence: float,
+    images: np.ndarray | int,
+    domains: np.ndarray | int = 1,
+    method: str = "linear",
+) -> tuple[np.ndarray, np.ndarray]:
+    """The expanded percentile interval of [B, E] along the resamples: (low [E], high [E]); NaN where all are.
+
+    `images` and `domains`, [E] or one for all: over how many images in how many domains the statistic was taken.
+    `method` is numpy's for quantiles; `inverted_cdf` gives values that occur, for ranks.
+    """
     import numpy as np
 
     columns = np.ascontiguousarray(resampled.T)
     bounds = np.full((2, len(columns)), np.nan)
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    whole = np.isfinite(columns).all(1)
-    if whole.any():
-        bounds[:, whole] = np.quantile(columns[whole], tails, axis=1)
-    for row in np.flatnonzero(~whole & np.isfinite(columns).any(1)):
-        bounds[:, row] = np.nanquantile(columns[row], tails)
+    tail = np.broadcast_to(tails(confidence, images, domains), len(columns))
+    finite = np.isfinite(columns)
+    whole, some = finite.all(1), finite.any(1)
+    for one in np.unique(tail[np.isfinite(tail)]):
+        ends = [one, 1 - one]
+        same = whole & (tail == one)
+        if same.any():
+            bounds[:, same] = np.quantile(columns[same], ends, axis=1, method=method)
+        for row in np.flatnonzero(some & ~whole & (tail == one)):
+            bounds[:, row] = np.nanquantile(columns[row], ends, method=method)
     return bounds[0], bounds[1]

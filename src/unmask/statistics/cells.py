@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from unmask.errors import UserError
 from unmask.seeds import numpy_generator
-from unmask.statistics.bootstrap import counts
+from unmask.statistics.bootstrap import Draws, counts
+from unmask.statistics.pairs import signs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,10 +37,10 @@ class Table:
         self.scores, self.explainers = scores, explainers
         self._seed, self._resamples = seed, resamples
         self._columns = scores["explainer"].map({name: i for i, name in enumerate(explainers)}).to_numpy()
-        self._units, self.weights = self._code_units()
+        self.units, self.draws = self._code_units()
 
-    def _code_units(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The unit of every row, and the resampling weights [B, U] of every domain's units."""
+    def _code_units(self) -> tuple[np.ndarray, dict[str, Draws]]:
+        """The unit of every row, and the resampling of every domain."""
         import numpy as np
         import pandas as pd
 
@@ -49,20 +50,26 @@ class Table:
         )
         # With one pair of seeds there is nothing to draw, and the weight is 1.
         seeds = counts(numpy_generator(self._seed, "aggregate", "seeds"), len(names), self._resamples)
-        units, weights = np.zeros(len(scores), np.int64), {}
+        units, draws = np.zeros(len(scores), np.int64), {}
         for domain, rows in scores.groupby("domain", sort=False).indices.items():
             images, ids = pd.factorize(scores["image_id"].to_numpy()[rows].astype(str), sort=True)
             unit, combined = np.unique(pairs[rows] * len(ids) + images, return_inverse=True)[:2]
             units[rows] = combined
-            draws = counts(numpy_generator(self._seed, "aggregate", "images", domain), len(ids), self._resamples)
-            weights[domain] = seeds[:, unit // len(ids)] * draws[:, unit % len(ids)]
-        return units, weights
+            drawn = counts(numpy_generator(self._seed, "aggregate", "images", domain), len(ids), self._resamples)
+            image = unit % len(ids)
+            draws[domain] = Draws(
+                seeds[:, unit // len(ids)] * drawn[:, image],
+                image,
+                signs(numpy_generator(self._seed, "aggregate", "signs", domain), len(ids), self._resamples),
+            )
+        return units, draws
 
     def metrics(self) -> Iterator[tuple[dict[str, str | None], list[Cell]]]:
         """Each metric x removal x variant in the table's order: its keys, and its cells in the table's order."""
         for keys, rows in self.scores.groupby(METRIC, sort=False, dropna=False).indices.items():
             named = {
-                name: (value if isinstance(value, str) else None) for name, value in zip(METRIC, keys, strict=True)
+                name: (value if isinstance(value, str) and value else None)
+                for name, value in zip(METRIC, keys, strict=True)
             }
             yield named, self._cells(rows, named)
 
@@ -73,8 +80,8 @@ class Table:
         part = self.scores.iloc[rows]
         score, status = part["score"].to_numpy(np.float64), part["status"].to_numpy()
         for (domain, encoder), inside in part.groupby(["domain", "encoder"], sort=False).indices.items():
-            unit, column = self._units[rows[inside]], self._columns[rows[inside]]
-            shape = (self.weights[domain].shape[1], len(self.explainers))
+            unit, column = self.units[rows[inside]], self._columns[rows[inside]]
+            shape = (len(self.draws[domain].image), len(self.explainers))
             taken = np.zeros(shape, np.int64)
             np.add.at(taken, (unit, column), 1)
             if taken.max() > 1:

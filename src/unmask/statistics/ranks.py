@@ -23,3 +23,18 @@ def rank(values: np.ndarray, direction: str) -> np.ndarray:
     scale = np.abs(values[known]).max(initial=0.0) or 1.0
     cost = np.round(values / scale, 12) * (-1 if direction == "higher" else 1)
     return rankdata(np.where(known, cost, np.inf), axis=-1)
+
+
+def best_shares(ranks: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """The share of resamples (ranks [B, E]) in which each explainer is the best of those in `among`, [E].
+
+    Equals share a resample; NaN for the others. A bootstrap share is no probability of a hypothesis: read it as how
+    often another draw of images would have put this explainer first.
+    """
+    import numpy as np
+
+    shares = np.full(len(among), np.nan)
+    if among.any():
+        first = ranks[:, among] == ranks[:, among].min(1, keepdims=True)
+        shares[among] = (first / first.sum(1, keepdims=True)).mean(0)
+    return shares
