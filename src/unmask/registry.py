@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -54,7 +55,8 @@ class Plugin:
         """Import the file."""
         if self.path.parent == PACKAGE / self.kind:
             return importlib.import_module(f"unmask.{self.kind}.{self.id}")
-        name = f"unmask_plugin_{self.kind}_{self.id}"
+        place = hashlib.sha256(str(self.path).encode()).hexdigest()[:8]  # two users' files may have one name
+        name = f"unmask_plugin_{self.kind}_{self.id}_{place}"
         if name not in sys.modules:
             spec = importlib.util.spec_from_file_location(name, self.path)
             module = importlib.util.module_from_spec(spec)
