@@ -1,7 +1,7 @@
 """The `unmask` command: one subcommand per stage of the DAG, and a few that answer questions.
 
 A subcommand's module has its name (`explain-image` is `unmask.explain_image`) and is imported only when it runs, so
-`unmask --help` costs no torch.
+`unmask --help` costs no torch. `figures` is a package that early stages draw with, too: its command is a module inside.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 
 from unmask import __version__
 from unmask.errors import UserError
+
+MODULES = {"figures": "figures.command"}
 
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +76,9 @@ def parser() -> argparse.ArgumentParser:
         stage.add_argument("--group", required=True)
     command("aggregate", "stage 6: leaderboards with intervals from all scores")
     command("report", "stage 7: figures and the page")
+    figures = command("figures", "draw figures again from the tables, without computing any")
+    figures.add_argument("--only", nargs="+", metavar="NAME", help="such as ranks, pareto_medical, or pareto for all")
+    figures.add_argument("--list", action="store_true", dest="names", help="name the figures instead")
     return top
 
 
@@ -84,6 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = vars(parser().parse_args(arguments))
     command = options.pop("command").replace("-", "_")
+    command = MODULES.get(command, command)
     try:
         from unmask.config import load
 

@@ -11,7 +11,6 @@ import synthetic
 
 from unmask import aggregate, report
 from unmask.errors import UserError
-from unmask.figures import gallery, style
 from unmask.files import read_table, write_table
 from unmask.layout import Layout
 from unmask.page import build
@@ -69,7 +68,8 @@ def html(run):
 
 def test_every_figure_exists_as_pdf_and_png(run):
     folder = Layout(run.results).report / "figures"
-    names = {"gallery_rings", "leaderboard_rings", "mask_ratio_rings", "ranks"}
+    names = {"gallery_rings", "leaderboard_rings", "mask_ratio_rings", "ranks", "controls"}
+    names |= {f"{kind}{scope}" for kind in ("removals", "pareto") for scope in ("", "_rings")}
     assert {path.name for path in folder.iterdir()} == {
         f"{name}.{suffix}" for name in names for suffix in ("pdf", "png")
     }
@@ -132,96 +132,14 @@ def test_optional_pictures_are_left_out(tmp_path):
     html = (layout.report / "index.html").read_text(encoding="utf-8")
     for section in ("Galleries", "Mask ratio", "Reconstructions", "Data"):
         assert f"<h2>{section}</h2>" not in html
-    assert {path.stem for path in (layout.report / "figures").iterdir()} == {"leaderboard_rings", "ranks"}
+    drawn = {path.stem for path in (layout.report / "figures").iterdir()}
+    assert {"leaderboard_rings", "ranks"} <= drawn
+    assert not any(name.startswith(("gallery", "mask_ratio", "pareto")) for name in drawn)
 
 
 def test_without_leaderboards_the_error_names_the_file(tmp_path):
     with pytest.raises(UserError, match=r"leaderboard\.csv does not exist"):
         report.run(synthetic.config(tmp_path))
-
-
-def test_the_gallery_shows_images_with_evidence_of_the_best_model(run):
-    layout = Layout(run.results)
-    model = report.best_model(run, read_table(layout.leaderboards / "accuracy.csv"), "rings")
-    assert model.encoder == "scratch"  # equal in validation: the first
-    columns, rows = report.gallery(run, layout, model)
-    assert [column.name for column in columns] == ["sharp", "shifted", "weak", EVIL_NAME, "random_toy", "oracle_toy"]
-    assert [row["index"] for row in rows] == [1, 2]  # image 0 has the class without evidence
-
-
-def test_best_model_goes_by_validation_accuracy(run):
-    accuracy = pd.DataFrame(
-        {
-            "domain": "rings",
-            "encoder": ["scratch", "m75"],
-            "pretrain_seed": 0,
-            "finetune_seed": 0,
-            "val": [0.6, 0.7],
-            "test": [0.9, 0.1],
-        }
-    )
-    assert report.best_model(run, accuracy, "rings").encoder == "m75"
-
-
-def test_a_gallery_is_split_between_families():
-    columns = [
-        gallery.Column(f"{f}{i}", False, None, family=f) for f, n in (("a", 9), ("b", 9), ("c", 33)) for i in range(n)
-    ]
-    parts = gallery.pages(columns)
-    assert [len(part) for part in parts] == [9, 9, 11, 11, 11]
-    assert [column for part in parts for column in part] == columns
-    assert gallery.pages(columns[:9] + columns[-7:]) == [columns[:9] + columns[-7:]]
-
-
-def test_gallery_scales_and_grids():
-    """A signed map is symmetric around 0, another starts at its minimum, a patch map keeps its grid."""
-    rng = np.random.default_rng(0)
-    signed, patch = rng.normal(1, 1, (1, 16, 16)), rng.random((1, 4, 4)) + 3
-    masks = np.zeros((1, 16, 16), bool)
-    masks[0, 2:5, 3:9] = True
-    columns = [
-        gallery.Column("a", True, signed),
-        gallery.Column("b", False, patch),
-        gallery.Column("c", False, None, "failed"),
-    ]
-    with style.styled():
-        figure = gallery.draw(np.zeros((1, 16, 16, 3), np.uint8), masks, [("ring", True)], columns, "t")
-    low, high = figure.axes[1].images[-1].get_clim()
-    assert low == -high
-    assert high == pytest.approx(np.quantile(np.abs(signed), 0.995))
-    shown = figure.axes[2].images[-1]
-    assert shown.get_array().shape == (4, 4)
-    assert tuple(shown.get_extent()) == (-0.5, 15.5, 15.5, -0.5)
-    assert shown.get_clim()[0] == patch.min()
-    assert [text.get_text() for text in figure.axes[3].texts] == ["failed"]
-    outline = figure.axes[0].lines[0].get_xydata()
-    assert (np.nanmin(outline, 0).tolist(), np.nanmax(outline, 0).tolist()) == ([2.5, 1.5], [8.5, 4.5])
-
-
-def test_figures_have_the_same_bytes_every_time(run, tmp_path):
-    overall = read_table(Layout(run.results).leaderboards / "overall.csv")
-    order = ["sharp", "shifted", "weak", "random_toy", "oracle_toy"]
-    matrix = report.rank_matrix(overall, order)
-    assert matrix.index.tolist() == order
-    assert matrix.loc["sharp", "toy_robustness"] == 1
-    assert np.isnan(matrix.loc["oracle_toy", "toy_robustness"])
-    from unmask.figures import ranks
-
-    contents = []
-    for name in ("one", "two"):
-        with style.styled():
-            contents.append(
-                [path.read_bytes() for path in style.save(ranks.draw(matrix, {"random_toy"}, "t"), tmp_path / name)]
-            )
-    assert contents[0] == contents[1]
-
-
-def test_panels_take_one_metric_per_category(run):
-    board = read_table(Layout(run.results).leaderboards / "by_domain.csv")
-    labels = [label for label, _ in report.panels(board)]
-    assert labels == ["toy_faithfulness @mean", "toy_localisation", "toy_robustness"]
-    for _, rows in report.panels(board):
-        assert rows["explainer"].is_unique
 
 
 @pytest.mark.parametrize(

@@ -2,81 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from unmask.figures import style
+from unmask.figures.source import Picture, Source, panels, same_maps, unclear
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+NEEDS = ("by_domain", "ranking")
+UNCLEAR = "\N{DAGGER}"
 
-def draw(panels: list[tuple[str, pd.DataFrame]], order: list[str], title: str, confidence: float) -> Figure:
-    """`panels` holds (label, leaderboard rows of one metric); `order` the explainers from best to worst.
 
-    Columns read: explainer, family, is_control, mean, low, high, direction, controls_separated.
+def pictures(source: Source) -> Iterator[Picture]:
+    """Per domain, encoders pooled."""
+    for domain in source.config["domains"]:
+        board, ranked = source.board(domain), source.ranked(domain)
+        if len(ranked):
+            yield Picture(
+                f"leaderboard_{domain}",
+                f"{domain}: means with intervals under one metric of each category, encoders pooled",
+                partial(draw, panels(board), ranked, domain, source.confidence),
+            )
+
+
+def draw(panels: list[tuple[str, pd.DataFrame]], ranked: pd.DataFrame, title: str, confidence: float) -> Figure:
+    """`panels` holds (label, leaderboard rows of one metric); `ranked` the rows of `ranking`, best first.
+
+    Columns read: explainer, family, is_control, mean, low, high, direction, controls_separated, alias_of. Where there
+    is a tie_group its numbers (1 = not shown worse than the best) stand beside the names, and at the right of a panel.
     """
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
+    order = ranked["explainer"].tolist()
     figure = Figure(figsize=(style.PAGE, 0.95 + 0.155 * len(order)), layout="constrained")
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    place = {name: row for row, name in enumerate(order)}
-    controls: set[str] = set()
-    families: dict[str, None] = {}
-    for axes, (label, rows) in zip(grid, panels, strict=True):
-        _panel(axes, rows[rows["explainer"].isin(order)], place)
-        flag = " \N{DAGGER}" if rows["controls_separated"].iloc[0] is False else ""
-        axes.set_title(style.name_lines(label, 24) + flag, loc="left")
+    shown = [(label, rows[rows["explainer"].isin(order)]) for label, rows in panels]
+    for axes, (label, rows) in zip(grid, shown, strict=True):
+        _panel(axes, rows, order)
+        axes.set_title(
+            style.name_lines(label, 24) + (f" {UNCLEAR}" if unclear(rows["controls_separated"]) else ""), loc="left"
+        )
         axes.set_xlabel(style.better(rows["direction"].iloc[0]))
-        controls.update(rows.loc[rows["is_control"].astype(bool), "explainer"])
-        families.update(dict.fromkeys(rows["family"]))
     grid[0].set_yticks(range(len(order)), [style.readable(name) for name in order])
     grid[0].set_ylim(len(order) - 0.5, -0.5)
-    for label, name in zip(grid[0].get_yticklabels(), order, strict=True):
-        label.set(color="#666666" if name in controls else "#000000", style="italic" if name in controls else "normal")
-    handles = [
-        Line2D(
-            [],
-            [],
-            marker="s" if f == "control" else "o",
-            color=style.family_colour(f),
-            label=f,
-            markersize=3.5,
-            markerfacecolor="white" if f == "control" else style.family_colour(f),
-            linewidth=1,
-        )
-        for f in families
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, handlelength=1.6)
-    dagger = (
-        " \N{DAGGER} the metric does not separate the controls here."
-        if any(axes.get_title(loc="left").endswith("\N{DAGGER}") for axes in grid)
-        else ""
-    )
-    figure.suptitle(
-        f"{title}: mean and {confidence:.0%} interval, sorted by mean rank.{dagger}", x=0.005, ha="left", fontsize=7.5
-    )
+    known = {name for _, rows in shown for name in rows.loc[rows["is_control"].astype(bool), "explainer"]}
+    style.mark_controls(grid[0].get_yticklabels(), order, known)
+    grouped = "tie_group" in ranked
+    if grouped:
+        _groups(grid[0], ranked, order, 0)
+        grid[0].tick_params(axis="y", pad=11)
+    handles = style.family_handles(family for _, rows in shown for family in rows["family"])
+    style.legend(figure, handles)
+    parts = [f"{title}: mean and {confidence:.0%} interval, sorted by mean rank."]
+    if grouped:
+        parts.append("Numbers: tie group by mean rank and, at the right, by metric (1: not shown worse than the best).")
+    if any(unclear(rows["controls_separated"]) for _, rows in shown):
+        parts.append(f"{UNCLEAR}\N{NO-BREAK SPACE}The metric does not separate the controls here.")
+    parts.append(same_maps(panels[0][1]))
+    style.headline(figure, " ".join(parts).strip())
     return figure
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, place: dict[str, int]) -> None:
-    for row in rows.itertuples():
-        if row.mean != row.mean:
-            continue
-        colour, y = style.family_colour(row.family), place[row.explainer]
-        axes.plot([row.low, row.high], [y, y], color=colour, linewidth=1.2, solid_capstyle="butt")
-        axes.plot(
-            row.mean,
-            y,
-            marker="s" if row.is_control else "o",
-            color=colour,
-            markersize=3.5,
-            markerfacecolor="white" if row.is_control else colour,
-            markeredgewidth=0.9,
-        )
+def _panel(axes: Axes, rows: pd.DataFrame, order: list[str]) -> None:
+    scored = rows[rows["mean"].notna()]
+    place = {name: row for row, name in enumerate(order)}
+    for family, part in scored.groupby("family", sort=False):
+        y = part["explainer"].map(place)
+        axes.hlines(y, part["low"], part["high"], color=style.family_colour(family), linewidth=1.2)
+        axes.plot(part["mean"], y, linestyle="", **style.family_look(family))
+    if "tie_group" in scored:
+        _groups(axes, scored, order, 1)
     axes.grid(axis="y", color="#EEEEEE", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     axes.locator_params(axis="x", nbins=4)
+
+
+def _groups(axes: Axes, rows: pd.DataFrame, order: list[str], edge: int) -> None:
+    """Write tie groups outside of the left (0) or right (1) edge of a panel, the first in bold."""
+    for name, group in rows.dropna(subset="tie_group").set_index("explainer")["tie_group"].items():
+        axes.annotate(
+            f"{group:g}",
+            (edge, order.index(name)),
+            (3 if edge else -3, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="left" if edge else "right",
+            va="center",
+            fontsize=5.5,
+            weight="bold" if group == 1 else "normal",
+            color="#000000" if group == 1 else "#777777",
+        )

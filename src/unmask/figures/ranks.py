@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from unmask.figures import style
+from unmask.figures.source import Picture, Source, metric_label, same_maps
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+
+NEEDS = ("overall", "ranking")
+
+
+def pictures(source: Source) -> Iterator[Picture]:
+    """One, over all domains and encoders."""
+    order = source.ranked(None)["explainer"].tolist()
+    if order:
+        yield Picture(
+            "ranks",
+            "Rank of every explainer under every metric, all models pooled",
+            partial(
+                draw,
+                matrix(source.board(None), order),
+                set(source.controls()),
+                f"Rank by pooled mean (1 = best), sorted by mean rank. {same_maps(source.board(None))}".strip(),
+            ),
+        )
+
+
+def matrix(board: pd.DataFrame, order: list[str]) -> pd.DataFrame:
+    """Ranks, explainers x metrics with their removals, in the tables' order of metrics."""
+    labels = [metric_label(*keys) for keys in zip(board["metric"], board["removal"], board["variant"], strict=True)]
+    table = board.assign(column=labels).pivot(index="explainer", columns="column", values="rank")
+    return table.reindex(index=order, columns=list(dict.fromkeys(labels)))
 
 
 def draw(ranks: pd.DataFrame, controls: set[str], title: str) -> Figure:
@@ -28,11 +57,10 @@ def draw(ranks: pd.DataFrame, controls: set[str], title: str) -> Figure:
             dark = value == value and value > 0.45 * rows
             axes.text(column, row, text, ha="center", va="center", fontsize=6, color="#FFFFFF" if dark else "#000000")
     axes.set_yticks(range(rows), [style.readable(name) for name in ranks.index])
-    for label, name in zip(axes.get_yticklabels(), ranks.index, strict=True):
-        label.set(color="#666666" if name in controls else "#000000", style="italic" if name in controls else "normal")
+    style.mark_controls(axes.get_yticklabels(), ranks.index, controls)
     axes.set_xticks(
         range(columns),
-        [style.readable(name) for name in ranks.columns],
+        [style.readable(name, 40) for name in ranks.columns],
         rotation=40,
         ha="right",
         rotation_mode="anchor",
@@ -43,5 +71,5 @@ def draw(ranks: pd.DataFrame, controls: set[str], title: str) -> Figure:
     bar.ax.set_yticklabels(["best", "last"][: min(rows, 2)])
     bar.ax.invert_yaxis()
     bar.outline.set_visible(False)
-    figure.suptitle(title, x=0.005, ha="left", fontsize=7.5)
+    style.headline(figure, title)
     return figure

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from unmask.figures import style
+from unmask.figures.source import Picture, Source, of, panels
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+NEEDS = ("mask_ratio", "ranking")
+CURVES = 4  # explainers beside the random control: more lines cannot be told apart
 ROWS = (("", "score"), ("minus_random", "score minus the\nrandom control's"))
+
+
+def pictures(source: Source) -> Iterator[Picture]:
+    """Per domain with encoders of a mask ratio: the explainers of best mean rank, and the random control."""
+    known = source.controls()
+    for domain in source.config["domains"]:
+        rows = of(source.tables["mask_ratio"], domain)
+        shown = [name for name in source.ranked(domain)["explainer"] if name not in known][:CURVES]
+        if shown and rows["mask_ratio"].notna().any():
+            yield Picture(
+                f"mask_ratio_{domain}",
+                f"{domain}: scores against the effective mask ratio",
+                partial(draw, panels(rows), shown, source.null(), domain, source.confidence),
+            )
 
 
 def draw(
@@ -46,8 +65,8 @@ def draw(
         for name, colour, marker in looks
     ]
     handles.append(Line2D([], [], color="#000000", linestyle=(0, (4, 2)), linewidth=0.9, label="trained from scratch"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    figure.suptitle(f"{title}: mean with {confidence:.0%} band", x=0.005, ha="left", fontsize=7.5)
+    style.legend(figure, handles)
+    style.headline(figure, f"{title}: mean with {confidence:.0%} band")
     return figure
 
 

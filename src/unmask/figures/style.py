@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from unmask.files import atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.text import Text
 
 COLUMN, PAGE = 3.5, 7.16  # inches: the widths of one and of two columns in a conference paper
 # Okabe and Ito (2008), Color Universal Design; black is kept for text, the yellow is too light for lines on white.
@@ -25,6 +28,9 @@ FAMILIES = {
     "control": "#777777",
 }
 MARKERS = ("o", "s", "^", "D", "v", "P")
+FAMILY_MARKERS = dict(zip(FAMILIES, ("o", "^", "D", "v", "s", "P", "s"), strict=True))
+CONTROL = FAMILIES["control"]
+LONGEST = 30  # characters of a name: a longer one would leave no room for the picture
 SIGNED, SEQUENTIAL = "RdBu_r", "inferno"
 _RC = {
     "font.family": "DejaVu Sans",
@@ -66,6 +72,55 @@ def family_colour(family: str) -> str:
     return FAMILIES.get(family, "#000000")
 
 
+def family_look(family: str) -> dict[str, object]:
+    """Colour and marker of a family, for `plot`: a family is told by its shape too, a control by being hollow."""
+    colour = family_colour(family)
+    return {
+        "color": colour,
+        "marker": FAMILY_MARKERS.get(family, "X"),
+        "markersize": 3.5,
+        "markerfacecolor": "#FFFFFF" if family == "control" else colour,
+        "markeredgewidth": 0.9,
+    }
+
+
+def family_handles(families: Iterable[str]) -> list[Line2D]:
+    """A legend's entries, in the order of `FAMILIES`, unknown families last."""
+    from matplotlib.lines import Line2D
+
+    known = list(FAMILIES)
+    ordered = sorted(set(families), key=lambda f: (known.index(f) if f in known else len(known), f))
+    return [Line2D([], [], linewidth=1, label=family, **family_look(family)) for family in ordered]
+
+
+def legend(figure: Figure, handles: list[Line2D], place: str = "outside lower center") -> None:
+    """A legend below the drawing: in one line where it fits, else in as many columns as have room."""
+    room = figure.get_size_inches()[0] - 0.1
+    widths = [inches([handle.get_label()], 6.5) + 0.45 for handle in handles]  # with the sample and the gap
+    columns = len(handles) if sum(widths) <= room else max(1, int(room / max(widths)))
+    figure.legend(handles=handles, loc=place, ncols=columns, frameon=False, handlelength=1.6, columnspacing=1.4)
+
+
+def mark_controls(labels: Iterable[Text], names: Iterable[str], controls: set[str]) -> None:
+    """Set the controls among tick labels in grey italics."""
+    for label, name in zip(labels, names, strict=True):
+        if name in controls:
+            label.set(color="#666666", style="italic")
+
+
+def headline(figure: Figure, text: str) -> None:
+    """A figure's title, flush left, in as many lines as it needs."""
+    width, _ = figure.get_size_inches()
+    figure.suptitle(textwrap.fill(text, int(width / 0.062)), x=0.005, ha="left", fontsize=7.5)
+
+
+def inches(texts: Iterable[str], size: float) -> float:
+    """How wide the widest of some texts is at a font size in points, with room for the hinting of a PNG's letters."""
+    from matplotlib.textpath import TextPath
+
+    return max((TextPath((0, 0), text, size=size).get_extents().x1 for text in texts if text), default=0.0) * 1.04 / 72
+
+
 def name_lines(name: str, width: int = 12) -> str:
     """A plug-in's name for a narrow column: broken at `_` and `@`, underscores as spaces."""
     lines = [""]
@@ -75,9 +130,13 @@ def name_lines(name: str, width: int = 12) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def readable(name: str) -> str:
-    """A plug-in's name as words."""
-    return name.replace("_", " ").replace("@", " @ ")
+def readable(name: str, longest: int = LONGEST) -> str:
+    """A plug-in's name as words; beyond `longest` characters the middle goes."""
+    words = name.replace("_", " ").replace("@", " @ ")
+    if len(words) <= longest:
+        return words
+    head = (longest - 1) * 2 // 3
+    return f"{words[:head]}\N{HORIZONTAL ELLIPSIS}{words[head + 1 - longest :]}"
 
 
 def better(direction: str) -> str:
@@ -92,6 +151,10 @@ def save(figure: Figure, stem: Path, dpi: int = 200) -> list[Path]:
         (".png", {"Software": None}),
     )
     paths = []
+    if figure.get_layout_engine() is not None:
+        # Once for both files: it takes as long as drawing.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     for suffix, tags in metadata:
         path = stem.with_name(stem.name + suffix)
         with atomic(path) as temporary:

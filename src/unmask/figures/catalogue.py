@@ -1,0 +1,35 @@
+"""Every figure there is: which can be drawn from a run's tables, and drawing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from unmask.config import Config
+from unmask.figures import agreement, critical, forest, galleries, ladder, pareto, ranks, ratio, removals, style
+from unmask.figures.source import Picture, Source
+from unmask.files import read_table
+from unmask.layout import Layout
+
+# In the order in which they are listed. Each says what tables it NEEDS and yields its `pictures` from a source.
+KINDS = (forest, ranks, critical, ratio, removals, agreement, ladder, pareto, galleries)
+
+
+def source(config: Config) -> Source:
+    """A run with those tables that figures need and that exist."""
+    layout = Layout(config.results)
+    names = dict.fromkeys(name for kind in KINDS for name in kind.NEEDS)
+    paths = {name: layout.leaderboards / f"{name}.csv" for name in names}
+    tables = {name: read_table(path) for name, path in paths.items() if path.exists()}
+    return Source(config, layout, tables)
+
+
+def pictures(source: Source) -> list[Picture]:
+    """The figures of a run; a kind whose tables are missing is left out, none is drawn yet."""
+    return [one for kind in KINDS if set(kind.NEEDS) <= set(source.tables) for one in kind.pictures(source)]
+
+
+def draw(chosen: Iterable[Picture], layout: Layout) -> dict[str, Path]:
+    """Draw figures as PDF and PNG below the report's folder; returns the PNGs by name."""
+    with style.styled():
+        return {one.name: style.save(one.draw(), layout.report / "figures" / one.name)[1] for one in chosen}
