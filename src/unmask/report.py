@@ -37,8 +37,9 @@ def run(config: Config) -> None:
         if "controls_separated" in table:
             # Without gaps it is read as numpy's bool, which is not True or False itself.
             table["controls_separated"] = table["controls_separated"].astype(object)
-    source = catalogue.source(config)
-    pictures = catalogue.draw(catalogue.pictures(source), layout)
+    chosen = catalogue.pictures(catalogue.source(config))
+    drawn = catalogue.draw(chosen, layout)
+    figures = {one.name: (one.caption, drawn[one.name]) for one in chosen}
     index = layout.report / "index.html"
-    write_text(index, page(config, layout, tables, pictures))
+    write_text(index, page(config, layout, tables, figures))
     print(index)

@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from unmask import aggregate, report
 from unmask.errors import UserError
 from unmask.files import read_table, write_table
 from unmask.layout import Layout
-from unmask.page import build
+from unmask.page import build, embed
 
 EVIL_CLASS, EVIL_NAME = "<script>alert(1)</script>", "<b>evil&"
 EVIL_REASON = "</script><script>alert('reason')</script>"
@@ -41,6 +42,17 @@ class Page(HTMLParser):
             self.scripts[self._script] = self.scripts.get(self._script, "") + data
         else:
             self.text.append(data)
+
+
+def unpacked(page, name):
+    """A packed table of the page as a frame."""
+    table = json.loads(page.scripts["tables"])[name]
+    columns = {
+        key: column if isinstance(column, list) else [column["of"][place] for place in column["at"]]
+        for key, column in table["columns"].items()
+    }
+    assert {len(values) for values in columns.values()} == {table["rows"]}
+    return pd.DataFrame(columns, dtype=object)
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +104,15 @@ def test_the_page_stands_alone(html):
 
 def test_names_and_reasons_of_users_are_escaped(html):
     page = Page(html)
-    assert sum(tag == "script" for tag, _ in page.found) == 2  # the data and our own
-    assert not any(tag == "b" for tag, _ in page.found)
+    assert sum(tag == "script" for tag, _ in page.found) == 2 + len(build.SCRIPTS)  # the data and our own
+    assert f"<b>{EVIL_NAME[3:]}" not in html
     text = "".join(page.text)
     assert EVIL_NAME in text
     assert EVIL_REASON in text
-    boards = json.loads(page.scripts["boards"])
-    assert EVIL_NAME in {row[boards["columns"].index("explainer")] for row in boards["rows"]}
+    assert EVIL_NAME in unpacked(page, "boards")["explainer"].tolist()
+    plates = json.loads(page.scripts["plates"])
+    assert EVIL_NAME in {one["name"] for one in plates["explainers"]}
+    assert EVIL_CLASS in {one["class"] for one in plates["domains"][0]["images"]}
 
 
 def test_the_page_names_everything_that_ran(html, run):
@@ -111,12 +125,12 @@ def test_the_page_names_everything_that_ran(html, run):
 
 
 def test_the_embedded_boards_are_the_tables(html, run):
-    boards = json.loads(Page(html).scripts["boards"])
-    shown = pd.DataFrame(boards["rows"], columns=boards["columns"])
+    shown = unpacked(Page(html), "boards")
     table = read_table(Layout(run.results).leaderboards / "leaderboard.csv")
     rows = shown[shown["encoder"].notna()]
     assert rows["explainer"].tolist() == table["explainer"].tolist()
     np.testing.assert_allclose(rows["mean"].astype(float), table["mean"], rtol=1e-4)
+    np.testing.assert_array_equal(rows["tie_group"].astype(float), table["tie_group"].astype(float))
     assert set(shown.loc[shown["domain"].isna(), "n"]) >= {2 * synthetic.IMAGES}
 
 
@@ -146,11 +160,13 @@ def test_without_leaderboards_the_error_names_the_file(tmp_path):
     ("value", "shown"), [(0.12345, "0.123"), (-2.0, "\u22122"), (None, "\u2013"), (float("nan"), "\u2013")]
 )
 def test_numbers_on_the_page(value, shown):
-    assert build.number(value) == shown
+    assert embed.number(value) == shown
 
 
 def test_settings_follow_the_page_and_the_config(tmp_path):
     first = synthetic.config(tmp_path)
-    assert set(report.settings(first)["page"]) == {"index.html", "index.css", "index.js"}
+    files = {path.name for path in Path(build.__file__).parent.iterdir()} - {"__pycache__"}
+    assert set(report.settings(first)["page"]) == {name for name in files if not name.endswith(".py")}
+    assert set(build.SCRIPTS) == {name for name in files if name.endswith(".js")}
     assert report.settings(first) != report.settings(synthetic.config(tmp_path, seed=3))
     json.dumps(report.settings(first))

@@ -1,33 +1,44 @@
 """`index.html`: one file without outside references, from the tables, the pictures and the plug-ins' META.
 
 Everything that comes from users' files is escaped: jinja2 escapes text, and data for the script is JSON without `<`.
+The page's template, style and scripts are `index.*` beside this file.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import platform
-import re
-from importlib.metadata import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unmask import __version__, digest, registry
 from unmask.config import Config
+from unmask.files import read_table
 from unmask.layout import Layout
+from unmask.page import about, answers
+from unmask.page.embed import data_uri, embedded, number, packed, records
+from unmask.page.plates import plates
 from unmask.tables.columns import BOARDS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PACKAGES = ("torch", "timm", "captum", "quantus", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "snakemake")
-LARGE, WIDEST = 500_000, 1600  # bytes, pixels: what is larger is shrunk for the page; the figures' own files are not
+Figure = tuple[str, Path]
+SCRIPTS = ("index.js", "index.table.js", "index.views.js", "index.gallery.js")  # in the order in which they run
+OPTIONAL = ("metric_clusters", "ratio_effects", "stability", "friedman", "hypotheses")  # shown where they exist
+# Where the figures of a kind stand, and what they are called there; any other kind stands among "more figures".
+KINDS = {
+    "ranks": ("ranking", "Ranks under every metric"),
+    "critical": ("ranking", "Critical differences"),
+    "leaderboard": ("leaderboards", "Means with intervals"),
+    "controls": ("leaderboards", "The controls"),
+    "mask_ratio": ("ratios", "Scores against the mask ratio"),
+    "agreement": ("questions", "Which metrics agree"),
+    "removals": ("questions", "How removals change the ranking"),
+    "pareto": ("figures", "Faithfulness against compute"),
+}
+SECTIONS = ("ranking", "leaderboards", "ratios", "questions", "figures", "reconstructions", "data")
 
 
-def page(config: Config, layout: Layout, tables: dict[str, pd.DataFrame], figures: dict[str, Path]) -> str:
-    """The page's HTML; `figures` maps a figure's stem to its PNG."""
+def page(config: Config, layout: Layout, tables: dict[str, pd.DataFrame], figures: dict[str, Figure]) -> str:
+    """The page's HTML; `figures` maps a figure's stem to its caption and PNG."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder = Path(__file__).parent
@@ -39,112 +50,56 @@ def page(config: Config, layout: Layout, tables: dict[str, pd.DataFrame], figure
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, words=lambda name: str(name).replace("_", " "))
+    paths = {name: layout.leaderboards / f"{name}.csv" for name in OPTIONAL}
+    tables = {**tables, **{name: read_table(path) for name, path in paths.items() if path.exists()}}
+    drawn = pictures(config, layout, figures)
+    gallery = plates(config, layout, tables["accuracy"])
     return environment.get_template("index.html").render(
         css=(folder / "index.css").read_text(encoding="utf-8"),
-        js=(folder / "index.js").read_text(encoding="utf-8"),
-        boards=embedded(boards(tables)),
-        version=__version__,
-        seed=config["seed"],
-        config_hash=digest.of(config.data),
+        scripts=[(folder / name).read_text(encoding="utf-8") for name in SCRIPTS],
+        tables=embedded(views(tables)),
+        gallery=gallery and embedded(gallery),
         confidence=config["aggregate"]["confidence"],
         bootstrap=config["aggregate"]["bootstrap"],
-        summary=summary(config),
-        encoders=encoders(config, tables["accuracy"]),
-        ranking=ranking(tables["ranking"]),
+        summary=about.summary(config),
+        encoders=about.encoders(config, tables["accuracy"]),
+        leaders=answers.leaders(config, tables),
+        ratios=answers.ratios(tables.get("ratio_effects")),
+        shown=set(tables),
+        has_questions=bool({"hypotheses", "stability", "friedman"} & set(tables)) or bool(drawn["questions"]),
+        clusters=records(tables["metric_clusters"]) if "metric_clusters" in tables else [],
+        hypotheses=records(tables["hypotheses"]) if "hypotheses" in tables else [],
         flags=flags(tables["leaderboard"]),
-        failed=records(tables["failed"]),
-        pictures=pictures(config, layout, figures),
-        explainers=measured(plugins(config, "explainers"), tables["explainers"]),
-        metrics=plugins(config, "metrics"),
-        removals=plugins(config, "removals"),
-        versions={"python": platform.python_version(), **digest.versions(*PACKAGES)},
-        citation=citation(),
+        failures=failures(tables["failed"]),
+        pictures=drawn,
+        explainers=about.measured(about.plugins(config, "explainers"), tables["explainers"]),
+        metrics=about.plugins(config, "metrics"),
+        removals=about.plugins(config, "removals"),
+        environment=about.environment(config),
+        hashes=about.hashes(config, layout),
+        citation=about.citation(),
     )
 
 
-def number(value: Any, digits: int = 3) -> str:
-    """A number to `digits` significant digits, an en dash for none."""
-    return "\N{EN DASH}" if value is None or value != value else f"{value:.{digits}g}".replace("-", "\N{MINUS SIGN}")
-
-
-def embedded(value: Any) -> Any:
-    """JSON for a `<script type="application/json">`: no `<`, so nothing inside can end the element."""
-    from markupsafe import Markup
-
-    text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as dicts, missing values as None."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
-
-
-def boards(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
-    """All leaderboards as one list of rows; `domain` and `encoder` are empty where they are pooled."""
+def views(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    """The tables that `index.views.js` shows, packed; what an older run's tables lack is a column of nothing."""
     import pandas as pd
 
     columns = BOARDS["leaderboard"]
     parts = [tables[name].reindex(columns=columns).astype(object) for name in ("overall", "by_domain", "leaderboard")]
-    whole = pd.concat(parts, ignore_index=True)
-    rows = [[_compact(value) for value in row] for row in whole.itertuples(index=False)]
-    return {"columns": columns, "rows": rows}
-
-
-def _compact(value: Any) -> Any:
-    if value is None or value != value:
-        return None
-    return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
-def summary(config: Config) -> list[tuple[str, str]]:
-    """What this run is, in words."""
-    seeds, explain = config["seeds"], config.groups
-    return [
-        ("Domains", ", ".join(config["domains"])),
-        ("Models", f"{len(config.models)} (domain x encoder x seeds)"),
-        (
-            "Seeds",
-            "; ".join(
-                f"{stage} {', '.join(map(str, seeds[key]))}"
-                for stage, key in (("pretraining", "pretrain"), ("fine-tuning", "finetune"))
-            ),
-        ),
-        (
-            "Images",
-            f"{config['explain']['images']} test images explained per model, {config['image']['size']} px, "
-            f"patches of {config['image']['patch']} px",
-        ),
-        ("Explainers", str(sum(map(len, explain.values())))),
-        ("Metrics", ", ".join(config["score"]["metrics"])),
-        ("Removals", ", ".join(config["score"]["removals"])),
-    ]
-
-
-def encoders(config: Config, accuracy: pd.DataFrame) -> list[dict[str, Any]]:
-    """Encoders with their effective mask ratio and mean test accuracy per domain."""
-    tests = accuracy.groupby(["domain", "encoder"])["test"].mean()
-    return [
-        {
-            "name": name,
-            "method": spec["method"],
-            "ratio": config.mask_ratio(name),
-            "accuracy": {domain: float(tests[domain, name]) for domain in config["domains"]},
-        }
-        for name, spec in config["encoders"].items()
-    ]
-
-
-def ranking(table: pd.DataFrame) -> dict[str, Any]:
-    """The ranking over everything: explainers, best first, with their mean rank in each category."""
-    rows = table[table["scope"] == "all"]
-    categories = [c for c in dict.fromkeys(rows["category"]) if c != "all"]
-    by = {(row["category"], row["explainer"]): row["mean_rank"] for row in records(rows)}
-    top = [
-        {**row, "categories": [by.get((c, row["explainer"])) for c in categories]}
-        for row in records(rows[rows["category"] == "all"])
-    ]
-    return {"categories": categories, "rows": top}
+    shown = {
+        "boards": pd.concat(parts, ignore_index=True),
+        "ranking": tables["ranking"].reindex(columns=BOARDS["ranking"]),
+        "failed": tables["failed"],
+    }
+    for name in ("ratio_effects", "friedman"):
+        if name in tables:
+            shown[name] = tables[name]
+    if "stability" in tables:
+        # Means over the metrics; Kendall's W is part of the Friedman tests.
+        table = tables["stability"]
+        shown["stability"] = table[table["metric"].isna() & (table["measure"] == "kendall_tau")]
+    return {name: packed(table) for name, table in shown.items()}
 
 
 def flags(board: pd.DataFrame) -> list[dict[str, Any]]:
@@ -153,74 +108,42 @@ def flags(board: pd.DataFrame) -> list[dict[str, Any]]:
     return records(unclear[["domain", "encoder", "metric", "removal", "variant"]].drop_duplicates())
 
 
-def pictures(config: Config, layout: Layout, figures: dict[str, Path]) -> dict[str, list[dict[str, str]]]:
-    """Pictures by section as data URIs with their captions; what does not exist is left out."""
+def failures(failed: pd.DataFrame) -> list[dict[str, Any]]:
+    """What failed, then what was skipped, by reason: how many scores, under which metrics, of how many explainers."""
+    groups = failed.assign(reason=failed["reason"].fillna("")).groupby(["status", "reason"], sort=False)
+    rows = [
+        {
+            "status": status,
+            "reason": reason,
+            "count": int(part["count"].sum()),
+            "metrics": ", ".join(dict.fromkeys(part["metric"])),
+            "explainers": list(dict.fromkeys(part["explainer"])),
+        }
+        for (status, reason), part in groups
+    ]
+    return sorted(rows, key=lambda row: (row["status"] != "failed", -row["count"]))
+
+
+def pictures(config: Config, layout: Layout, figures: dict[str, Figure]) -> dict[str, dict[str, list[dict[str, str]]]]:
+    """Pictures by section and title, as data URIs; the galleries stand there as a browser instead."""
     domains = list(config["domains"])
-    wanted: dict[str, list[tuple[Path | None, str]]] = {
-        "ranks": [(figures.get("ranks"), "Rank of every explainer under every metric, all models pooled")],
-        "leaderboards": [
-            (figures.get(f"leaderboard_{d}"), f"{d}: means with intervals, encoders pooled") for d in domains
-        ],
-        "ratios": [(figures.get(f"mask_ratio_{d}"), f"{d}: scores against the effective mask ratio") for d in domains],
-        "galleries": [
-            (path, f"{d}: attribution maps of the most accurate model")
-            for d in domains
-            for name, path in figures.items()
-            if re.fullmatch(rf"gallery_{re.escape(d)}(\.\d+)?", name)
-        ],
-        "reconstructions": [
-            (layout.encoder(name, seed) / "reconstruction.png", f"{name}, pretraining seed {seed}")
-            for name in config.pretrained
-            for seed in config["seeds"]["pretrain"]
-        ],
-        "previews": [(layout.domain(d) / "preview.png", d) for d in domains],
-    }
-    return {
-        section: [{"uri": data_uri(path), "caption": caption} for path, caption in items if path and path.exists()]
-        for section, items in wanted.items()
-    }
-
-
-def data_uri(path: Path) -> str:
-    """A PNG as a data URI; a large one shrunk and in 256 colours, so that the page stays light."""
-    from PIL import Image
-
-    if path.stat().st_size <= LARGE:
-        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-    buffer = io.BytesIO()
-    with Image.open(path) as picture:
-        rgb = picture.convert("RGB")
-        if rgb.width > WIDEST:
-            rgb = rgb.resize((WIDEST, round(rgb.height * WIDEST / rgb.width)), Image.Resampling.LANCZOS)
-        rgb.quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def plugins(config: Config, kind: str) -> list[dict[str, Any]]:
-    """What META says of the plug-ins that this config uses, in config order."""
-    if kind == "explainers":
-        specs = [config.explainer(entry) for group in config.groups.values() for entry in group]
-        found = [(spec.name, spec.plugin, spec.removal) for spec in specs]
-    elif kind == "metrics":
-        found = [(name, config.metric(name).plugin, None) for name in config["score"]["metrics"]]
-    else:
-        used = [*config["score"]["removals"], *(config.explainer(e).removal for g in config.groups.values() for e in g)]
-        found = [(name, registry.find(kind, name, config.plugins), None) for name in dict.fromkeys(used) if name]
-    return [{"name": name, "removal": removal, "meta": plugin.meta} for name, plugin, removal in found]
-
-
-def measured(items: list[dict[str, Any]], table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The explainers with what was measured of them, None where nothing was."""
-    known = {row["explainer"]: row for row in records(table)}
-    keys = ("alias_of", "target_correlation", "forward", "backward")
-    return [{**item, **{key: known.get(item["name"], {}).get(key) for key in keys}} for item in items]
-
-
-def citation() -> str:
-    """BibTeX for this version."""
-    about = metadata("unmask")
-    author = about.get("Author") or "The unmask authors"
-    return (
-        f"@software{{unmask,\n  title   = {{unmask: {about['Summary']}}},\n  author  = {{{{{author}}}}},\n"
-        f"  version = {{{__version__}}}\n}}"
-    )
+    found = []
+    for name, (caption, path) in figures.items():
+        stem, _, part = name.partition(".")
+        domain = next((domain for domain in domains if stem.endswith(f"_{domain}")), None)
+        kind = stem.removesuffix(f"_{domain}")
+        if kind != "gallery":
+            section, title = KINDS.get(kind, ("figures", kind.replace("_", " ")))
+            label = domain or "all domains"
+            found.append((section, title, f"{label}, {part}" if part else label, caption, path))
+    for name in config.pretrained:
+        for seed in config["seeds"]["pretrain"]:
+            caption = f"{name}, pretraining seed {seed}"
+            found.append(("reconstructions", "", caption, caption, layout.encoder(name, seed) / "reconstruction.png"))
+    found.extend(("data", "", domain, domain, layout.domain(domain) / "preview.png") for domain in domains)
+    sections: dict[str, dict[str, list[dict[str, str]]]] = {section: {} for section in SECTIONS}
+    for section, title, label, caption, path in found:
+        if path.exists():
+            picture = {"label": label, "caption": caption, "uri": data_uri(path)}
+            sections[section].setdefault(title, []).append(picture)
+    return sections
