@@ -74,7 +74,7 @@ def tables() -> dict[str, pd.DataFrame]:
     ranking = []
     for domain, category in itertools.product((None, "rings", "bars"), ("all", "faithfulness")):
         part = ranked.assign(scope="domain" if domain else "all", domain=domain, encoder=None, category=category)
-        part["mean_rank"] = part["explainer"].map(-skill).rank() + rng.normal(0, 2, len(part))
+        part["mean_rank"] = (part["explainer"].map(-skill).rank() + rng.normal(0, 2, len(part))).clip(1, len(part))
         part["low"], part["high"] = part["mean_rank"] - 2, part["mean_rank"] + 2
         part["rank"] = part["mean_rank"].rank()
         part["tie_group"] = (part["rank"] // 6 + 1).where(~part["is_control"])
@@ -100,6 +100,29 @@ def tables() -> dict[str, pd.DataFrame]:
         for domain in (None, "rings", "bars")
         for a, b in itertools.combinations(METRICS, 2)
     ]
+    effects = pd.DataFrame(
+        [
+            {"scope": "all", "domain": domain, "metric": metric, "removal": removal, "category": category}
+            | {
+                "direction": direction,
+                "contrast": contrast,
+                "encoder": encoder,
+                "reference": reference,
+                "images": "all",
+            }
+            for domain in (None, "rings", "bars")
+            for (metric, removal), (category, direction) in METRICS.items()
+            for contrast, encoder, reference in (
+                ("difference", "m25", "scratch"),
+                ("difference", "m75", "scratch"),
+                ("slope", "simmim", None),
+            )
+        ]
+    )
+    effects["estimate"] = rng.normal(0, 0.2, len(effects))
+    effects["low"], effects["high"] = effects["estimate"] - 0.2, effects["estimate"] + 0.1
+    effects["effect"] = 2.0 * effects["estimate"]
+    effects["verdict"], effects["seeds"] = np.resize(["better", "worse", "undecided"], len(effects)), 1
     tau = rng.uniform(-0.5, 1, len(agreement))
     critical = pd.concat(
         [
@@ -121,6 +144,7 @@ def tables() -> dict[str, pd.DataFrame]:
         "controls": differences[differences["explainer"] != "random_toy"],
         "explainers": entries.assign(forward=passes, backward=0.0),
         "critical_difference": critical,
+        "ratio_effects": effects,
         "agreement": pd.DataFrame(agreement).assign(tau=tau, low=tau - 0.2, high=tau + 0.2),
     }
 

@@ -12,7 +12,7 @@ from unmask.errors import UserError
 from unmask.figures import catalogue, command, style
 from unmask.layout import Layout
 
-KINDS = {"leaderboard", "ranks", "mask_ratio", "removals", "agreement", "controls", "pareto", "critical"}
+KINDS = {"leaderboard", "ranks", "mask_ratio", "removals", "agreement", "controls", "pareto", "critical", "effects"}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def texts(figure):
 def test_each_kind_is_drawn_for_each_domain(drawn):
     scoped = {
         f"{kind}{scope}"
-        for kind in ("removals", "agreement", "pareto", "critical")
+        for kind in ("removals", "agreement", "pareto", "critical", "effects")
         for scope in ("", "_rings", "_bars")
     }
     single = {f"{kind}_{domain}" for kind in ("leaderboard", "mask_ratio") for domain in ("rings", "bars")}

@@ -5,7 +5,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unmask.figures import agreement, catalogue, critical, forest, labels, ladder, pareto, ranks, ratio, removals, style
+from unmask.figures import (
+    agreement,
+    catalogue,
+    critical,
+    effects,
+    forest,
+    labels,
+    ladder,
+    pareto,
+    ranks,
+    ratio,
+    removals,
+    style,
+)
 from unmask.figures import source as sources
 
 
@@ -233,3 +246,11 @@ def test_explainers_that_were_not_compared_are_named(source):
     with style.styled():
         figure = next(critical.pictures(source)).draw()
     assert "left out: oracle toy." in figure.get_suptitle().replace("\n", " ")
+
+
+def test_effects_point_to_the_better_side():
+    """A change of -2 with a standard deviation of 4, in [-3, 1]: good where lower is better, bad where higher is."""
+    rows = pd.DataFrame({"direction": ["lower", "higher"], "estimate": -2.0, "low": -3.0, "high": 1.0, "effect": -0.5})
+    found = effects.standardised(rows)
+    assert found[["left", "place", "right"]].to_numpy().tolist() == [[-0.25, 0.5, 0.75], [-0.75, -0.5, 0.25]]
+    assert effects.standardised(rows.assign(effect=0.0, estimate=0.0))["left"].isna().all()

@@ -6,13 +6,25 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from unmask.config import Config
-from unmask.figures import agreement, critical, forest, galleries, ladder, pareto, ranks, ratio, removals, style
+from unmask.figures import (
+    agreement,
+    critical,
+    effects,
+    forest,
+    galleries,
+    ladder,
+    pareto,
+    ranks,
+    ratio,
+    removals,
+    style,
+)
 from unmask.figures.source import Picture, Source
 from unmask.files import read_table
 from unmask.layout import Layout
 
 # In the order in which they are listed. Each says what tables it NEEDS and yields its `pictures` from a source.
-KINDS = (forest, ranks, critical, ratio, removals, agreement, ladder, pareto, galleries)
+KINDS = (forest, ranks, critical, ratio, effects, removals, agreement, ladder, pareto, galleries)
 
 
 def source(config: Config) -> Source:

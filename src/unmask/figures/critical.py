@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NEEDS = ("critical_difference",)
 ROW, LEVEL = 0.135, 0.065  # inches: a line of names, a bar
-ABOVE, GAP = 0.62, 0.1  # inches: down to the axis, from the axis to the bars and from these to the names
+TICKS, GAP = 0.38, 0.1  # inches: over the axis without the title, from the axis to the bars and from these to the names
 BEYOND = 0.03  # inches that a bar reaches over its ends
 
 
@@ -63,17 +63,20 @@ def draw(rows: pd.DataFrame, name: str, confidence: float) -> Figure:
     left = -(-len(ranked) // 2)
     joined = bars(ranked)
     top = GAP + LEVEL * max((level + 1 for *_, level in joined), default=0) + GAP  # of the names, below the axis
-    height = ABOVE + top + ROW * (left + 0.5) + 0.3
+    heading = _title(rows, name, confidence)
+    above = TICKS + 0.13 * len(style.lines(heading, style.PAGE))
+    height = above + top + ROW * (left + 0.5) + 0.3
     figure = Figure(figsize=(style.PAGE, height))
     words = [style.readable(explainer) for explainer in ranked["explainer"]]
     margin = style.inches(words, 6.5) + 0.5  # a name with its rank
     width = style.PAGE - 2 * margin - 0.3
     # In inches, x from the axis' left end and y downwards from the axis: bars and lines have the sizes that they have.
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(-margin - 0.15, style.PAGE - margin - 0.15), ylim=(height - ABOVE, -ABOVE))
+    axes.set(xlim=(-margin - 0.15, style.PAGE - margin - 0.15), ylim=(height - above, -above))
     axes.axis("off")
     low, high = ranked["average_rank"].min(), ranked["average_rank"].max()
     ticks = MaxNLocator(8, integer=True, min_n_ticks=2).tick_values(low, high)
+    ticks[0] = max(ticks[0], 1)  # no rank is 0
     scale = partial(_scale, ticks[0], ticks[-1], width)
     axes.plot([0, width], [0, 0], color="#000000", linewidth=0.8)
     for tick in ticks:
@@ -104,7 +107,7 @@ def draw(rows: pd.DataFrame, name: str, confidence: float) -> Figure:
         )
     handles = style.family_handles(ranked["family"])
     style.legend(figure, handles, "lower center")
-    style.headline(figure, _title(rows, name, confidence))
+    style.headline(figure, heading)
     return figure
 
 

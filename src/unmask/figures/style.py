@@ -111,7 +111,12 @@ def mark_controls(labels: Iterable[Text], names: Iterable[str], controls: set[st
 def headline(figure: Figure, text: str) -> None:
     """A figure's title, flush left, in as many lines as it needs."""
     width, _ = figure.get_size_inches()
-    figure.suptitle(textwrap.fill(text, int(width / 0.062)), x=0.005, ha="left", fontsize=7.5)
+    figure.suptitle("\n".join(lines(text, width)), x=0.005, ha="left", fontsize=7.5)
+
+
+def lines(text: str, width: float) -> list[str]:
+    """The lines of a title in a figure of that width in inches; a line takes .13 inches."""
+    return textwrap.wrap(text, int(width / 0.062))
 
 
 def inches(texts: Iterable[str], size: float) -> float:
