@@ -30,6 +30,7 @@ KINDS = {
     "leaderboard": ("leaderboards", "Means with intervals"),
     "controls": ("leaderboards", "The controls"),
     "mask_ratio": ("ratios", "Scores against the mask ratio"),
+    "effects": ("ratios", "What the mask ratio changes"),
     "agreement": ("questions", "Which metrics agree"),
     "removals": ("questions", "How removals change the ranking"),
     "pareto": ("figures", "Faithfulness against compute"),
