@@ -1,0 +1,140 @@
+"""The questions of the benchmark, answered in tables from the scores alone.
+
+`friedman`: do the explainers of a scope differ under a metric, and what difference could have been seen? `pairwise`:
+which two differ? `critical_difference`: average ranks, and who cannot be told apart. `agreement`: which metrics rank
+alike? `stability`: does the ranking hold between encoders, domains, seeds, removals, images? `ratio_effects`: does the
+mask ratio change how good explanations are? `hypotheses`: what became of H1-H13.
+
+Everywhere the unit is the test image: its scores under several models are averaged or resampled together. Aliases
+take no part, and neither do variants of metrics.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from unmask.config import Config
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SCOPE = ["scope", "domain"]
+_METRIC = ["metric", "removal", "category", "direction"]
+COLUMNS = {
+    "friedman": [
+        *_SCOPE,
+        *_METRIC,
+        "statistic",
+        "p",
+        "n",
+        "k",
+        "w",
+        "detectable_rank",
+        "detectable_score",
+        "detectable_score_all",
+        "left_out",
+    ],
+    "pairwise": [*_SCOPE, *_METRIC, "explainer_a", "explainer_b", "difference", "effect", "p", "p_holm", "n"],
+    "critical_difference": [
+        *_SCOPE,
+        "category",
+        "explainer",
+        "family",
+        "is_control",
+        "average_rank",
+        "cliques",
+        "n",
+        "k",
+        "critical_difference",
+    ],
+    "agreement": [
+        *_SCOPE,
+        *("metric_a", "removal_a", "category_a"),
+        *("metric_b", "removal_b", "category_b"),
+        "tau",
+        "low",
+        "high",
+        *("expected", "agreed", "reversed", "pairs"),
+        "explainers",
+        "n",
+    ],
+    "stability": [
+        "kind",
+        *_SCOPE,
+        *("metric", "removal", "category"),
+        "a",
+        "b",
+        "measure",
+        "value",
+        "low",
+        "high",
+        *("expected", "agreed", "reversed", "pairs"),
+        "explainers",
+        "n",
+    ],
+    "ratio_effects": [
+        *_SCOPE,
+        *_METRIC,
+        "contrast",
+        "encoder",
+        "reference",
+        "images",
+        "relative_to",
+        "estimate",
+        "low",
+        "high",
+        "effect",
+        "p",
+        "p_holm",
+        "verdict",
+        "n",
+        "explainers",
+        "seeds",
+        "accuracy",
+    ],
+    "hypotheses": [
+        "hypothesis",
+        "statement",
+        "source",
+        "measure",
+        "direction",
+        "threshold",
+        "estimate",
+        "low",
+        "high",
+        "n",
+        "unit",
+        "verdict",
+        "reason",
+    ],
+}
+WHOLE = {"stability": dict.fromkeys(("agreed", "reversed", "pairs"), "Int64")}  # numbers that some rows do not have
+
+
+def tables(
+    config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame, aliases: dict[str, str]
+) -> dict[str, pd.DataFrame]:
+    """Every table by name; `aliases` maps an entry to the one whose maps it has."""
+    import pandas as pd
+
+    from unmask.statistics.agreement import agreement_rows
+    from unmask.statistics.critical import critical_rows
+    from unmask.statistics.hypotheses import hypothesis_rows
+    from unmask.statistics.pairwise import friedman_rows, pairwise_rows
+    from unmask.statistics.ratio_effects import ratio_rows
+    from unmask.statistics.stability import stability_rows
+    from unmask.statistics.study import study
+
+    made = study(config, scores, aliases)
+    rows: dict[str, list[dict[str, Any]]] = {
+        "friedman": friedman_rows(made),
+        "pairwise": pairwise_rows(made),
+        "critical_difference": critical_rows(made),
+        "agreement": agreement_rows(made),
+        "stability": stability_rows(made),
+        "ratio_effects": ratio_rows(made, accuracy),
+        "hypotheses": hypothesis_rows(made, accuracy),
+    }
+    return {
+        name: pd.DataFrame(rows[name], columns=columns).astype(WHOLE.get(name, {})) for name, columns in COLUMNS.items()
+    }
