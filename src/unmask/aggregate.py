@@ -2,8 +2,8 @@
 
 Tables (`results/6_leaderboards/`): `leaderboard` per domain, encoder and metric; `by_domain` with encoders pooled;
 `overall` with domains pooled too; `ranking` across metrics, and `metric_clusters`, which of them vote together;
-`mask_ratio`; `controls`; `explainers`; `accuracy`; `failed`; `cost`; and `scores`, the long table itself. Pooled means
-weight every score equally. The long ones are parquet files too; `latex/` holds those that go into papers.
+`mask_ratio`; `controls`; `explainers`; `accuracy`; `failed`; `cost`; and `scores`, the long table itself. Those that
+answer questions are listed in `unmask.questions`. Pooled means weight every score equally. The long ones are parquet files too; `latex/` holds those that go into papers.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from unmask import digest
+from unmask import digest, questions
 from unmask.config import Config
 from unmask.files import write_table, write_text
 from unmask.layout import Layout
+from unmask.statistics.hypotheses import HYPOTHESES
 from unmask.tables import latex
 from unmask.tables.columns import BOARDS, LARGE
 from unmask.tables.comparisons import control_rows, ratio_rows
@@ -40,6 +41,7 @@ def settings(config: Config) -> dict[str, Any]:
         "metrics": config["score"]["metrics"],
         "removals": config["score"]["removals"],
         "ratios": {name: config.mask_ratio(name) for name in config["encoders"]},
+        "hypotheses": HYPOTHESES,
     }
 
 
@@ -49,6 +51,9 @@ def run(config: Config) -> None:
     scores, accuracy, maps = read_scores(config, layout), read_accuracy(config, layout), read_maps(config, layout)
     tables = {
         **leaderboards(config, scores, accuracy, maps),
+        **questions.tables(
+            config, scores, accuracy, {e.name: e.alias_of for e in explainers(config, aliases(maps)) if e.alias_of}
+        ),
         "explainers": describe(config, maps),
         "accuracy": accuracy,
         "failed": failures(scores),

@@ -111,9 +111,10 @@ def test_who_is_not_tested_has_no_p():
 def test_groups_do_not_overlap_and_rest_on_the_leader():
     worse = {0: [2, 4], 2: [4], 4: []}
 
-    def beaten(leader):
-        return np.isin(np.arange(5), worse[leader])
+    def beaten(leader, others):
+        return np.isin(others, worse[leader])
 
     # 3 is noisy: below 2 in the ranking, and yet not shown worse than the best.
     assert tie_groups([0, 1, 2, 3, 4], beaten) == {0: 1, 1: 1, 3: 1, 2: 2, 4: 3}
     assert tie_groups([], beaten) == {}
+    assert tie_groups([4], beaten) == {4: 1}

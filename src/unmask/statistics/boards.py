@@ -48,7 +48,7 @@ def board(pool: Pool, direction: str, confidence: float, explainers: list[Explai
     rank_low, rank_high = interval(resampled, confidence, pool.scores.images, pool.scores.domains, "inverted_cdf")
     best = best_shares(resampled, shown & ~control)
     order = sorted(np.flatnonzero(shown & ~control), key=lambda i: ranks[i])
-    groups = tie_groups(order, lambda leader: verdicts.signs(leader) == -1)
+    groups = tie_groups(order, lambda leader, others: verdicts.compare(leader, others) == -1)
     reference = null(explainers)
     versus = [None] * len(explainers) if reference is None else verdicts.words(reference)
     beaten = beats(verdicts)

@@ -11,7 +11,7 @@ few images plain percentiles are too narrow, since they lack both the factor n /
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -40,25 +40,21 @@ def counts(generator: np.random.Generator, units: int, resamples: int) -> np.nda
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums and numbers of scores: `total`, `n` [E] as observed, `totals`, `ns` [B, E] per resample; `images` [E] and
-    `domains` [E] say how many of each there are. They add up over domains."""
+    """Sums of scores over images: `total`, `n` [E] as observed, `totals` [B, E] per resample. They add up over domains.
+
+    `images` and `domains` [E] say how many of each hold a score; `held` has each domain's weights [B, U] and numbers
+    of scores [U, E].
+    """
 
     total: np.ndarray
     n: np.ndarray
     totals: np.ndarray
-    ns: np.ndarray
     images: np.ndarray
     domains: np.ndarray
+    held: tuple[tuple[np.ndarray, np.ndarray], ...]
 
     def __add__(self, other: Sums) -> Sums:
-        return Sums(
-            self.total + other.total,
-            self.n + other.n,
-            self.totals + other.totals,
-            self.ns + other.ns,
-            self.images + other.images,
-            self.domains + other.domains,
-        )
+        return Sums(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
 
     @property
     def mean(self) -> np.ndarray:
@@ -68,11 +64,24 @@ class Sums:
     @cached_property
     def means(self) -> np.ndarray:
         """The means of the resamples, [B, E]; NaN where a resample holds no score."""
-        return _ratio(self.totals, self.ns)
+        import numpy as np
+
+        numbers = (
+            # Mostly everyone has a score wherever anyone has: then one column says it for all.
+            weights @ (held[:, :1] if (held == held[:, :1]).all() else held)
+            for weights, held in self.held
+        )
+        return _ratio(self.totals, np.broadcast_to(sum(numbers), self.totals.shape))
 
     def interval(self, confidence: float) -> tuple[np.ndarray, np.ndarray]:
         """The interval of each mean: (low [E], high [E])."""
         return interval(self.means, confidence, self.images, self.domains)
+
+    def signs(self, confidence: float) -> np.ndarray:
+        """1 where the interval of the mean lies above 0, -1 where below, else 0: [E]."""
+        resamples, cut = len(self.totals), len(self.totals) * tails(confidence, self.images, self.domains)
+        above, below = ((self.totals > 0).sum(0), (self.totals < 0).sum(0))
+        return 1.0 * (resamples - above < cut) - (resamples - below < cut)
 
 
 def _ratio(total: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -87,15 +96,12 @@ def sums(draws: Draws, values: np.ndarray) -> Sums:
 
     values = values.reshape(-1, *values.shape[-2:])
     known = np.isfinite(values)
-    filled, held = np.where(known, values, 0.0).sum(0), known.sum(0)
-    weights = draws.weights
-    if (held == held[0, 0]).all():
-        ns = np.broadcast_to(held[0, 0] * weights.sum(1, keepdims=True), (len(weights), values.shape[2]))
-    else:
-        ns = weights @ held.astype(np.float64)
-    seen = np.zeros((draws.signs.shape[1], values.shape[2]), bool)
-    np.logical_or.at(seen, draws.image, held > 0)
-    return Sums(filled.sum(0), held.sum(0), weights @ filled, ns, seen.sum(0), seen.any(0).astype(np.int64))
+    filled, held = np.where(known, values, 0.0).sum(0), known.sum(0).astype(np.float64)
+    seen = np.zeros((draws.signs.shape[1], values.shape[2]))
+    np.add.at(seen, draws.image, held)
+    n = held.sum(0).astype(np.int64)
+    parts = ((draws.weights, held),)
+    return Sums(filled.sum(0), n, draws.weights @ filled, (seen > 0).sum(0), (n > 0).astype(np.int64), parts)
 
 
 def tails(confidence: float, images: np.ndarray, domains: np.ndarray | int = 1) -> np.ndarray:

@@ -34,9 +34,15 @@ class Table:
 
     def __init__(self, scores: pd.DataFrame, explainers: list[str], seed: int, resamples: int):
         """`scores` is the long table; `explainers` gives the columns' order; `seed` and `resamples` the bootstrap's."""
+        import numpy as np
+
         self.scores, self.explainers = scores, explainers
         self._seed, self._resamples = seed, resamples
         self._columns = scores["explainer"].map({name: i for i, name in enumerate(explainers)}).to_numpy()
+        self._scores, self._status = scores["score"].to_numpy(np.float64), scores["status"].to_numpy(object)
+        models = scores[["domain", "encoder"]]
+        self._models = list(models.drop_duplicates().itertuples(index=False, name=None))
+        self._model = models.groupby(["domain", "encoder"], sort=False).ngroup().to_numpy()  # numbered as they appear
         self.units, self.draws = self._code_units()
 
     def _code_units(self) -> tuple[np.ndarray, dict[str, Draws]]:
@@ -77,10 +83,9 @@ class Table:
         import numpy as np
 
         cells = []
-        part = self.scores.iloc[rows]
-        score, status = part["score"].to_numpy(np.float64), part["status"].to_numpy()
-        for (domain, encoder), inside in part.groupby(["domain", "encoder"], sort=False).indices.items():
-            unit, column = self.units[rows[inside]], self._columns[rows[inside]]
+        for number in dict.fromkeys(self._model[rows].tolist()):
+            (domain, encoder), inside = self._models[number], rows[self._model[rows] == number]
+            unit, column, status = self.units[inside], self._columns[inside], self._status[inside]
             shape = (len(self.draws[domain].image), len(self.explainers))
             taken = np.zeros(shape, np.int64)
             np.add.at(taken, (unit, column), 1)
@@ -91,9 +96,7 @@ class Table:
                     "delete them and run the stage score again"
                 )
             values = np.full(shape, np.nan)
-            values[unit, column] = np.where(status[inside] == "ok", score[inside], np.nan)
-            tally = {
-                kind: np.bincount(column[status[inside] == kind], minlength=shape[1]) for kind in ("failed", "skipped")
-            }
+            values[unit, column] = np.where(status == "ok", self._scores[inside], np.nan)
+            tally = {kind: np.bincount(column[status == kind], minlength=shape[1]) for kind in ("failed", "skipped")}
             cells.append(Cell(domain, encoder, values, **tally))
         return cells

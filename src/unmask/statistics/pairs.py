@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 ROUNDING = 1e-10  # a difference below this share of the scores is rounding, and none
-SINGLE = 1e-6  # and so is one of this share between statistics, whose draws are kept in single precision
+SINGLE = 1e-5  # and so is one of this share between statistics, whose draws are made in single precision
 
 
 def signs(generator: np.random.Generator, images: int, resamples: int) -> np.ndarray:
@@ -36,6 +36,7 @@ def corrected(
     (`control` [E]), which controls differ.
     """
     import numpy as np
+    from scipy.sparse import csr_array
 
     p = np.full((len(tested), len(tested)), np.nan)
     chosen = np.flatnonzero(tested)
@@ -44,25 +45,21 @@ def corrected(
     values = values[:, chosen]
     known = np.isfinite(values)
     # Explainers scored on the same rows share a pattern: there is one in most boards, and few in any.
-    patterns, pattern = np.unique(known, axis=1, return_inverse=True)
+    numbers: dict[bytes, int] = {}
+    pattern = np.array([numbers.setdefault(column.tobytes(), len(numbers)) for column in np.packbits(known.T, axis=1)])
     # What a row's scores have in common cancels in every difference; taken off first, it leaves no rounding behind.
     centre = np.where(known, values, 0.0).sum(1, keepdims=True) / np.maximum(known.sum(1, keepdims=True), 1)
     filled = np.where(known, values - centre, 0.0)
-    sums = np.zeros((patterns.shape[1], flips.shape[1], len(chosen)))
-    for i, rows in enumerate(patterns.T):
-        np.add.at(sums[i], image[rows], filled[rows])
-    flipped = sums.transpose(0, 2, 1) @ flips.T  # [patterns, E, B]
+    shared = [filled * known[:, [(pattern == number).argmax()]] for number in numbers.values()]
+    of_image = csr_array((np.ones(len(image)), (image, np.arange(len(image)))), (flips.shape[1], len(image)))
+    sums = np.array([of_image @ rows for rows in shared])  # [patterns, I, E]
     first, second = np.triu_indices(len(chosen), 1)
     difference = sums[pattern[second], :, first] - sums[pattern[first], :, second]  # [pairs, I]
-    size = np.sqrt((difference**2).sum(1))
+    size = np.sqrt((difference**2).sum(1, keepdims=True))
     size[size <= ROUNDING * np.abs(values[known]).max(initial=0)] = np.inf
-    null, at = np.empty((len(first), len(flips)), np.float32), 0
-    for i in range(len(chosen) - 1):
-        drawn = flipped[pattern[i + 1 :], i] - flipped[pattern[i], i + 1 :]
-        drawn /= size[at : at + len(drawn), None]
-        np.abs(drawn, out=null[at : at + len(drawn)], casting="same_kind")
-        at += len(drawn)
-    observed, found = np.abs(difference.sum(1)) / size, np.full(len(first), np.nan)
+    difference /= size
+    null = np.abs(difference.astype(np.float32) @ flips.T.astype(np.float32))
+    observed, found = np.abs(difference.sum(1)), np.full(len(first), np.nan)
     both = (known.T.astype(np.float64) @ known)[first, second] > 0
     question = control[chosen][first].astype(int) + control[chosen][second]
     for family in range(3):
@@ -86,8 +83,9 @@ def step_down(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     return p
 
 
-def tie_groups(order: list[int], worse: Callable[[int], np.ndarray]) -> dict[int, int]:
-    """The group of each explainer, 1 = best: `order` from best to worst, `worse(i)` [E] who is shown worse than i.
+def tie_groups(order: list[int], worse: Callable[[int, list[int]], np.ndarray]) -> dict[int, int]:
+    """The group of each explainer, 1 = best: `order` from best to worst, `worse(i, others)` (bool) who of them is shown
+    worse than i.
 
     The best explainer leads group 1; with it are all that are not shown worse than it. Of the others the best leads
     group 2, and so on: groups do not overlap, and every member of a group is shown worse than the leader before.
@@ -96,7 +94,8 @@ def tie_groups(order: list[int], worse: Callable[[int], np.ndarray]) -> dict[int
     group = 0
     while order:
         group += 1
-        beaten = worse(order[0])
-        groups.update((i, group) for i in order if not beaten[i] or i == order[0])
-        order = [i for i in order if i not in groups]
+        leader, others = order[0], order[1:]
+        beaten = [i for i, lost in zip(others, worse(leader, others), strict=True) if lost] if others else []
+        groups.update((i, group) for i in order if i not in beaten)
+        order = beaten
     return groups

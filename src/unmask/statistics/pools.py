@@ -66,10 +66,14 @@ class Pool:
         """The scores of every explainer."""
         return self.sums(lambda cell: cell.values)
 
+    def differences(self, other: int, of: np.ndarray | slice = slice(None)) -> Sums:
+        """The scores of some explainers minus another's on the same image and model."""
+        return self.sums(lambda cell: cell.values[:, of] - cell.values[:, [other]])
+
     def against(self, other: int) -> Sums:
-        """The scores of every explainer minus another's on the same image and model."""
+        """The scores of every explainer minus another's; several tables ask for them."""
         if other not in self._against:
-            self._against[other] = self.sums(lambda cell: cell.values - cell.values[:, [other]])
+            self._against[other] = self.differences(other)
         return self._against[other]
 
     def interval(self, confidence: float, other: int | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -70,15 +70,15 @@ def _rows(
     means = _average([vote.rank for vote in votes], weights)
     bordas = _average([vote.borda for vote in votes], weights)
     medians = rescaled(votes, clusters)
-    ranks, resampled = _ranked(means, some, "lower")
+    ranks, resampled = _ranked(means[0], some, "lower"), _ranked(means[1], some, "lower")
     control = np.array([e.is_control for e in explainers])
     candidates = some & ~control
     best = best_shares(resampled, candidates)
     p = _p(votes, weights, some, control)
 
-    def worse(leader: int) -> np.ndarray:
-        low, _ = interval(bordas[1][:, [leader]] - bordas[1], confidence, images, domains)
-        return (p[leader] < 1 - confidence) & (low > 0)
+    def worse(leader: int, others: list[int]) -> np.ndarray:
+        low, _ = interval(bordas[1][:, [leader]] - bordas[1][:, others], confidence, images, domains)
+        return (p[leader, others] < 1 - confidence) & (low > 0)
 
     order = sorted(np.flatnonzero(candidates), key=lambda i: ranks[i])
     groups = tie_groups(order, worse)
@@ -87,7 +87,7 @@ def _rows(
         for name, values in (("mean", means[1]), ("borda", bordas[1]), ("rescaled", medians[1]))
     }
     rank_low, rank_high = interval(resampled, confidence, images, domains, "inverted_cdf")
-    borda_ranks, rescaled_ranks = _ranked(bordas, some, "higher")[0], _ranked(medians, some, "higher")[0]
+    borda_ranks, rescaled_ranks = (_ranked(values[0], some, "higher") for values in (bordas, medians))
     rows = [
         {
             "explainer": e.name,
@@ -174,14 +174,14 @@ def _average(values: list[Values], weights: np.ndarray) -> Values:
     return weights @ np.array(observed), total
 
 
-def _ranked(values: Values, some: np.ndarray, direction: str) -> Values:
-    """The ranks of the explainers in `some`, NaN for the others and where there are no values."""
+def _ranked(values: np.ndarray, some: np.ndarray, direction: str) -> np.ndarray:
+    """The ranks [.., E] of the explainers in `some`, NaN for the others and where there are no values."""
     import numpy as np
 
-    ranks, resampled = np.full(values[0].shape, np.nan), np.full(values[1].shape, np.nan)
-    if np.isfinite(values[0][some]).any():
-        ranks[some], resampled[:, some] = rank(values[0][some], direction), rank(values[1][:, some], direction)
-    return ranks, resampled
+    ranks = np.full(values.shape, np.nan)
+    if np.isfinite(values[..., some]).any():
+        ranks[..., some] = rank(values[..., some], direction)
+    return ranks
 
 
 def _p(votes: list[Vote], weights: np.ndarray, tested: np.ndarray, control: np.ndarray) -> np.ndarray:

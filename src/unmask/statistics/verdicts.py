@@ -6,7 +6,7 @@ guards against many comparisons and few images; the second knows of the seeds, w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ class Verdicts:
     direction: str
     confidence: float
     explainers: list[Explainer]
+    _signs: dict[int, np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def tested(self) -> np.ndarray:
@@ -46,12 +47,21 @@ class Verdicts:
 
     def signs(self, other: int) -> np.ndarray:
         """Every explainer against another, [E]: 1 = better, -1 = worse, 0 = undecided, NaN = not tested."""
+        if other not in self._signs:
+            self._signs[other] = self.compare(other, list(range(len(self.explainers))))
+        return self._signs[other]
+
+    def compare(self, other: int, these: list[int]) -> np.ndarray:
+        """Some explainers against another, as `signs`."""
         import numpy as np
 
-        low, high = self.pool.interval(self.confidence, other)
-        above, below = (low > 0, high < 0) if self.direction == "higher" else (high < 0, low > 0)
-        decided = self.p[other] < 1 - self.confidence
-        return np.where(np.isnan(self.p[other]), np.nan, decided * (above.astype(float) - below))
+        p = self.p[other, these]
+        found = np.where(np.isnan(p), np.nan, 0.0)
+        likely = np.flatnonzero(p < 1 - self.confidence)
+        if len(likely):
+            better = 1 if self.direction == "higher" else -1
+            found[likely] = better * self.pool.differences(other, np.array(these)[likely]).signs(self.confidence)
+        return found
 
     def words(self, other: int) -> list[str | None]:
         """Every explainer against another in words; None = not tested."""
