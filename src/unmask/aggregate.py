@@ -2,8 +2,9 @@
 
 Tables (`results/6_leaderboards/`): `leaderboard` per domain, encoder and metric; `by_domain` with encoders pooled;
 `overall` with domains pooled too; `ranking` across metrics, and `metric_clusters`, which of them vote together;
-`mask_ratio`; `controls`; `explainers`; `accuracy`; `failed`; `cost`; and `scores`, the long table itself. Those that
-answer questions are listed in `unmask.questions`. Pooled means weight every score equally. The long ones are parquet files too; `latex/` holds those that go into papers.
+`mask_ratio`; `controls`; `explainers`; `accuracy`; `failed`; `cost`; and `scores`, the long table itself. Pooled means
+weight every score equally. `unmask.questions` names the tables of tests. The long ones are parquet files too; `latex/`
+holds those that go into papers.
 """
 
 from __future__ import annotations

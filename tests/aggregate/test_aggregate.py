@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from unmask import aggregate
+from unmask import aggregate, questions
 from unmask.config import ModelId
 from unmask.errors import UserError
 from unmask.files import read_json, read_table, write_json, write_table
@@ -129,7 +129,7 @@ def test_reruns_are_byte_identical_and_the_seed_matters(run, tmp_path):
     assert {path.name: path.read_bytes() for path in folder.glob("*.csv")} == before
     assert {path.name: path.read_bytes() for path in (folder / "latex").iterdir()} == papers
     assert set(papers) == {f"{name}.tex" for name in ("by_domain", "overall", "ranking")}
-    expected = {*BOARDS, "accuracy", "failed", "explainers"}
+    expected = {*BOARDS, *questions.COLUMNS, "accuracy", "failed", "explainers"}
     assert set(before) == {f"{name}.csv" for name in expected}
     assert all(b"seconds" not in content for content in before.values())
     other = synthetic.write(synthetic.config(tmp_path, seed=1))

@@ -9,6 +9,13 @@ TABLES = (
     "failed",
     "controls",
     "explainers",
+    "friedman",
+    "pairwise",
+    "critical_difference",
+    "agreement",
+    "stability",
+    "ratio_effects",
+    "hypotheses",
 )
 
 
@@ -19,10 +26,15 @@ rule aggregate:
     output:
         scores=f"{RESULTS}/6_leaderboards/scores.parquet",
         cost=f"{RESULTS}/6_leaderboards/cost.parquet",
-        tables=report(
-            [f"{RESULTS}/6_leaderboards/{table}.csv" for table in TABLES],
-            category="Leaderboards",
-        ),
+        tables=[
+            report(
+                f"{RESULTS}/6_leaderboards/{table}.csv",
+                caption="../report/tables.rst",
+                category="Tables",
+                labels={"table": table.replace("_", " ")},
+            )
+            for table in TABLES
+        ],
         large=[
             f"{RESULTS}/6_leaderboards/{table}.parquet"
             for table in ("leaderboard", "ranking", "mask_ratio", "controls")
