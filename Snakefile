@@ -17,6 +17,9 @@ CONFIG = dag.configure(config, workflow.overwrite_configfiles, Path(workflow.bas
 RESULTS = str(CONFIG.results)
 
 
+report: "workflow/report/workflow.rst"
+
+
 # Ignored unless containers are asked for with `--software-deployment-method apptainer`.
 container: "docker://python:3.11-slim"
 

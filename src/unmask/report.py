@@ -40,6 +40,7 @@ def run(config: Config) -> None:
     chosen = catalogue.pictures(catalogue.source(config))
     drawn = catalogue.draw(chosen, layout)
     figures = {one.name: (one.caption, drawn[one.name]) for one in chosen}
+    (layout.report / "figures").mkdir(parents=True, exist_ok=True)  # where nothing can be drawn, too
     index = layout.report / "index.html"
     write_text(index, page(config, layout, tables, figures))
     print(index)

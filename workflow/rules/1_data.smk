@@ -9,6 +9,7 @@ rule data_domain:
         card=f"{RESULTS}/1_data/{{domain}}/card.json",
         preview=report(
             f"{RESULTS}/1_data/{{domain}}/preview.png",
+            caption="../report/preview.rst",
             category="Data",
             labels={"domain": "{domain}"},
         ),

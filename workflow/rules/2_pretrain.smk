@@ -7,6 +7,7 @@ rule pretrain_encoder:
         history=f"{RESULTS}/2_pretrain/{{encoder}}/p{{pretrain_seed}}/history.csv",
         picture=report(
             f"{RESULTS}/2_pretrain/{{encoder}}/p{{pretrain_seed}}/reconstruction.png",
+            caption="../report/reconstruction.rst",
             category="Pretraining",
             labels={"encoder": "{encoder}", "seed": "{pretrain_seed}"},
         ),

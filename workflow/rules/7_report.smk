@@ -5,7 +5,19 @@ rule report:
         data=dag.data_files(CONFIG),
         encoders=dag.encoder_files(CONFIG),
     output:
-        page=report(f"{RESULTS}/7_report/index.html", category="Report"),
+        page=report(
+            f"{RESULTS}/7_report/index.html",
+            caption="../report/page.rst",
+            category="Report",
+            labels={"page": "everything on one page"},
+        ),
+        figures=report(
+            directory(f"{RESULTS}/7_report/figures"),
+            patterns=["{figure}.png"],
+            caption="../report/figures.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
     log:
         f"{RESULTS}/logs/7_report.log",
     benchmark:
