@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import synthetic
 
 from unmask import aggregate, report
 from unmask.errors import UserError
+from unmask.figures import catalogue
 from unmask.files import read_table, write_table
 from unmask.layout import Layout
 from unmask.page import build, embed
@@ -80,8 +82,8 @@ def html(run):
 
 def test_every_figure_exists_as_pdf_and_png(run):
     folder = Layout(run.results).report / "figures"
-    names = {"gallery_rings", "leaderboard_rings", "mask_ratio_rings", "ranks", "controls"}
-    names |= {f"{kind}{scope}" for kind in ("removals", "pareto") for scope in ("", "_rings")}
+    names = {one.name for one in catalogue.pictures(catalogue.source(run))}
+    assert {"gallery_rings", "leaderboard_rings", "mask_ratio_rings", "ranks", "controls", "pareto"} <= names
     assert {path.name for path in folder.iterdir()} == {
         f"{name}.{suffix}" for name in names for suffix in ("pdf", "png")
     }
@@ -149,6 +151,16 @@ def test_optional_pictures_are_left_out(tmp_path):
     drawn = {path.stem for path in (layout.report / "figures").iterdir()}
     assert {"leaderboard_rings", "ranks"} <= drawn
     assert not any(name.startswith(("gallery", "mask_ratio", "pareto")) for name in drawn)
+
+
+def test_where_nothing_can_be_drawn_there_is_a_page_and_an_empty_folder(run, tmp_path, monkeypatch):
+    config = synthetic.config(tmp_path, domains=("rings",), encoders=("scratch", "m75"))
+    synthetic.write(config)
+    shutil.copytree(Layout(run.results).leaderboards, Layout(config.results).leaderboards)
+    monkeypatch.setattr(catalogue, "KINDS", ())
+    report.run(config)
+    assert list((Layout(config.results).report / "figures").iterdir()) == []
+    assert "<h2>Leaderboards</h2>" in (Layout(config.results).report / "index.html").read_text(encoding="utf-8")
 
 
 def test_without_leaderboards_the_error_names_the_file(tmp_path):

@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 
 Figure = tuple[str, Path]
 SCRIPTS = ("index.js", "index.table.js", "index.views.js", "index.gallery.js")  # in the order in which they run
-OPTIONAL = ("metric_clusters", "ratio_effects", "stability", "friedman", "hypotheses")  # shown where they exist
+# Shown where they exist and are not empty.
+OPTIONAL = ("metric_clusters", "ratio_effects", "stability", "friedman", "hypotheses")
 # Where the figures of a kind stand, and what they are called there; any other kind stands among "more figures".
 KINDS = {
     "ranks": ("ranking", "Ranks under every metric"),
     "critical": ("ranking", "Critical differences"),
     "leaderboard": ("leaderboards", "Means with intervals"),
     "controls": ("leaderboards", "The controls"),
-    "mask_ratio": ("ratios", "Scores against the mask ratio"),
     "effects": ("ratios", "What the mask ratio changes"),
+    "mask_ratio": ("ratios", "Scores against the mask ratio"),
     "agreement": ("questions", "Which metrics agree"),
     "removals": ("questions", "How removals change the ranking"),
     "pareto": ("figures", "Faithfulness against compute"),
@@ -52,7 +53,8 @@ def page(config: Config, layout: Layout, tables: dict[str, pd.DataFrame], figure
     )
     environment.filters.update(number=number, words=lambda name: str(name).replace("_", " "))
     paths = {name: layout.leaderboards / f"{name}.csv" for name in OPTIONAL}
-    tables = {**tables, **{name: read_table(path) for name, path in paths.items() if path.exists()}}
+    found = {name: read_table(path) for name, path in paths.items() if path.exists()}
+    tables = {**tables, **{name: table for name, table in found.items() if len(table)}}
     drawn = pictures(config, layout, figures)
     gallery = plates(config, layout, tables["accuracy"])
     return environment.get_template("index.html").render(
