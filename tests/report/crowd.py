@@ -28,6 +28,8 @@ METRICS |= {
         ("relevance_rank_accuracy_of_the_long_name", "localisation"),
         ("toy_robustness", "robustness"),
         ("toy_complexity", "complexity"),
+        ("randomisation_of_the_parameters", "randomisation"),
+        ("toy_axiom", "axiomatic"),
     )
 }
 

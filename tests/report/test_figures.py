@@ -98,7 +98,7 @@ def test_every_ranked_explainer_is_named(drawn, wanted):
             assert not missing, name
 
 
-@pytest.mark.parametrize("wanted", sorted(KINDS - {"mask_ratio"}))
+@pytest.mark.parametrize("wanted", sorted(KINDS))
 def test_no_names_overlap(drawn, wanted):
     """Slanted labels have boxes that overlap though their letters do not, so they are held to their spacing instead."""
     for name, figure in drawn.items():

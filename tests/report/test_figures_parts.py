@@ -34,12 +34,8 @@ def test_the_ends_of_the_scale_come_from_the_plugins(source):
 
 def test_panels_take_one_metric_per_category(source):
     found = sources.panels(source.board("rings"))
-    assert [label for label, _ in found] == [
-        "toy_faithfulness@mean",
-        "toy_localisation",
-        "toy_robustness",
-        "toy_complexity",
-    ]
+    first = ["toy_faithfulness@mean", "toy_localisation", "toy_robustness", "toy_complexity"]
+    assert [label for label, _ in found] == [*first, "randomisation_of_the_parameters", "toy_axiom"]
     assert all(rows["explainer"].is_unique and (rows["domain"] == "rings").all() for _, rows in found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
@@ -42,12 +43,13 @@ def draw(panels: list[tuple[str, pd.DataFrame]], ranked: pd.DataFrame, title: st
     figure = Figure(figsize=(style.PAGE, 0.95 + 0.155 * len(order)), layout="constrained")
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     shown = [(label, rows[rows["explainer"].isin(order)]) for label, rows in panels]
+    room = int((style.PAGE - 1.8) / len(shown) / 0.06)  # characters over a panel
     for axes, (label, rows) in zip(grid, shown, strict=True):
         _panel(axes, rows, order)
-        axes.set_title(
-            style.name_lines(label, 24) + (f" {UNCLEAR}" if unclear(rows["controls_separated"]) else ""), loc="left"
-        )
-        axes.set_xlabel(style.better(rows["direction"].iloc[0]))
+        flag = f" {UNCLEAR}" if unclear(rows["controls_separated"]) else ""
+        axes.set_title(style.name_lines(label, room) + flag, loc="left")
+        axes.set_xlabel(textwrap.fill(style.better(rows["direction"].iloc[0]), room))
+        axes.locator_params(axis="x", nbins=4 if len(shown) < 5 else 2)
     grid[0].set_yticks(range(len(order)), [style.readable(name) for name in order])
     grid[0].set_ylim(len(order) - 0.5, -0.5)
     known = {name for _, rows in shown for name in rows.loc[rows["is_control"].astype(bool), "explainer"]}
@@ -80,7 +82,6 @@ def _panel(axes: Axes, rows: pd.DataFrame, order: list[str]) -> None:
     axes.grid(axis="y", color="#EEEEEE", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
-    axes.locator_params(axis="x", nbins=4)
 
 
 def _groups(axes: Axes, rows: pd.DataFrame, order: list[str], edge: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
@@ -48,6 +49,7 @@ def draw(
     looks += [(control, style.family_colour("control"), "x")] if control else []
     figure = Figure(figsize=(style.PAGE, 3.2), layout="constrained")
     grid = figure.subplots(2, len(panels), sharex=True, squeeze=False)
+    room = int((style.PAGE - 0.6) / len(panels) / 0.06)  # characters over a panel
     for column, (label, rows) in enumerate(panels):
         for row, (prefix, ylabel) in enumerate(ROWS):
             names = [prefix, f"{prefix}_low", f"{prefix}_high"] if prefix else ["mean", "low", "high"]
@@ -55,9 +57,11 @@ def draw(
             if column == 0:
                 grid[row, 0].set_ylabel(ylabel)
         arrow = "\N{UPWARDS ARROW} higher" if rows["direction"].iloc[0] == "higher" else "\N{DOWNWARDS ARROW} lower"
-        grid[0, column].set_title(f"{style.name_lines(label, 24)}\n({arrow} is better)", loc="left")
+        grid[0, column].set_title(
+            f"{style.name_lines(label, room)}\n{textwrap.fill(f'({arrow} is better)', room)}", loc="left"
+        )
         grid[1, column].axhline(0, color="#777777", linewidth=0.6, zorder=0)
-        grid[1, column].set_xlabel("effective mask ratio")
+        grid[1, column].set_xlabel("effective\nmask ratio" if len(panels) > 4 else "effective mask ratio")
     grid[0, 0].set_xlim(0, 1)
     figure.align_ylabels(grid[:, 0])
     handles = [
