@@ -80,8 +80,8 @@ def environment(config: Config) -> dict[str, str]:
     """What ran it: versions, the config's hash and seed."""
     return {
         "unmask": __version__,
-        "Config": digest.of(config.data),
-        "Base seed": str(config["seed"]),
+        "config (hash)": digest.of(config.data),
+        "base seed": str(config["seed"]),
         "python": platform.python_version(),
         **digest.versions(*PACKAGES),
     }

@@ -22,16 +22,17 @@
     return order.map((name) => ({ ...known.get(name), row: rows_by.get(name) }));
   };
   const drawn = (name) => Object.values(domain().models[0].plates).some(({ maps }) => maps[name] && !maps[name].startsWith("!"));
+  const controls = [...known.keys()].filter((name) => name.startsWith("random"));
+  const random = controls.includes("random_patch") ? ["random_patch"] : controls.slice(0, 1);
   const sets = {
     all: () => [...known.keys()],
     none: () => [],
     best: () => {
       const shown = ranked().filter(({ name, row }) => row && drawn(name));
-      const random = [...known.keys()].filter((name) => name.startsWith("random"));
-      return [...shown.filter(({ family }) => family !== "control").slice(0, 7).map(({ name }) => name),
-        ...(random.includes("random_patch") ? ["random_patch"] : random.slice(0, 1))];
+      return [...shown.filter(({ family }) => family !== "control").slice(0, 7).map(({ name }) => name), ...random];
     },
-    family: () => distinct(plates.explainers.map(({ family }) => family)).map((family) => ranked().find((one) => one.family === family).name),
+    family: () => [...distinct(plates.explainers.map(({ family }) => family)).filter((family) => family !== "control")
+      .map((family) => ranked().find((one) => one.family === family).name), ...random],
   };
 
   const paint = (canvas, map, kind) => {
@@ -59,7 +60,8 @@
   const mapTile = ({ name, signed, row }, map, shown) => {
     const tie = row?.tie_group ? element("span", String(row.tie_group), `tie t${Math.min(row.tie_group, 6)}`) : "";
     const words = name.split(/(?<=[_@])/).flatMap((word) => [word, element("wbr")]);
-    const caption = [...words, row ? element("small", ` rank ${unmask.short(row.rank)} `) : "", tie];
+    const original = unmask.original(name, domain().name);
+    const caption = [...words, element("small", row ? ` rank ${unmask.short(row.rank)} ` : original ? ` = ${original}` : ""), tie];
     if (!map || map === "-" || map.startsWith("!"))
       return tile([element("span", !map ? "no map" : map === "-" ? "empty map" : map.slice(1), "nothing")], caption, shown);
     const canvas = element("canvas");

@@ -108,6 +108,9 @@
     const found = aliases[`${row.domain} ${row.encoder}`]?.[row.explainer];
     return found ? [row.explainer, element("small", ` = ${[...found].join(", ")}`)] : row.explainer;
   };
+  // Whose maps an explainer has on the models of a domain, or undefined.
+  unmask.original = (name, domain) =>
+    data.boards.find((row) => row.explainer === name && row.domain === domain && row.encoder === null && row.alias_of)?.alias_of;
 
   // Who leads, in a sentence.
   const leading = (rows) => {
@@ -197,12 +200,12 @@
       ...measure,
       { head: "change", n: true, cell: (row) => interval(row.estimate, row.low, row.high), by: (row) => row.estimate },
       { head: "explanations get", cell: (row) => verdict(row.verdict) },
-      figure("effect (d)", "effect", 2), figure("accuracy", "accuracy", 2),
+      figure("p (corrected)", "p_holm", 2), figure("effect (d)", "effect", 2), figure("accuracy", "accuracy", 2),
       { head: "relative to", cell: (row) => row.relative_to ?? "" }, text("better is", "direction"), figure("images", "n"), figure("explainers", "explainers"),
     ],
   });
 
-  const KINDS = { encoder: "two encoders", domain: "two domains", seed: "two pairs of seeds", removal: "two removals", split_half: "halves of the images" };
+  const KINDS = { encoder: "encoders", domain: "domains", seed: "pairs of seeds", removal: "removals", split_half: "halves of images" };
   if (data.stability) unmask.view("stability", data.stability, {
     selects: [pooled("domain"), { id: "kind", label: "Between", of: (row) => row.kind, any: "everything", shown: (value) => KINDS[value] ?? value }],
     find: false,
@@ -211,7 +214,8 @@
       { head: "which", row: true, cell: (row) => (row.a === null ? (row.kind === "split_half" ? "" : "all pairs") : `${row.a}, ${row.b}`) },
       { head: "tau", n: true, cell: (row) => interval(row.value, row.low, row.high), by: (row) => row.value },
       { head: "from 0 to 1", cell: (row) => bar(row.low, row.value, row.high, [0, 1]), by: (row) => row.value },
-      figure("expected", "expected"), figure("explainers", "explainers"), figure("images", "n"),
+      figure("expected", "expected"), figure("surely alike", "agreed", 5), figure("surely reversed", "reversed", 5), figure("of pairs", "pairs", 5),
+      figure("explainers", "explainers"), figure("images", "n"),
     ],
   });
 
@@ -221,7 +225,7 @@
     columns: () => [
       ...measure, figure("chi\u00b2", "statistic"), figure("p", "p", 2), figure("W", "w", 2), figure("images", "n"), figure("explainers", "k"),
       figure("ranks", "detectable_rank"), figure("scores, one pair", "detectable_score"), figure("scores, all pairs", "detectable_score_all"),
-      { head: "left out", cell: (row) => element("small", (row.left_out ?? "").replaceAll(" ", ", "), "names") },
+      { head: "left out", cell: (row) => element("small", (row.left_out ?? "").replaceAll(" ", ", "), "names long") },
     ],
   });
 
