@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from itertools import combinations
+from operator import add
 
 import numpy as np
 from scipy.stats import rankdata, wilcoxon
@@ -42,9 +44,9 @@ LADDER = np.repeat([1.5, 1.0, 0.5, 0.0], 3)  # four groups of three, apart by ha
 CONTROLS = 3
 
 
-def draws(images: int, resamples: int, seeds: int = 1) -> Draws:
+def draws(images: int, resamples: int, seeds: int = 1, domain: int = 0) -> Draws:
     """The resampling of a domain, as the stage aggregate makes it."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(domain)
     image, seed = np.tile(np.arange(images), seeds), np.repeat(np.arange(seeds), images)
     weights = counts(rng, images, resamples)[:, image] * counts(rng, seeds, resamples)[:, seed]
     return Draws(weights, image, signs(rng, images, resamples))
@@ -61,10 +63,10 @@ def intervals(
     rng: np.random.Generator, images: int, noise: Noise, simulations: int, domains: int = 1, resamples: int = 2000
 ) -> tuple[float, float]:
     """The coverage of a mean by the leaderboards' intervals, and by plain percentiles; images in each domain."""
-    found = sum(
-        (sums(draws(images, resamples), noise(rng, (images, simulations))) for _ in range(domains - 1)),
-        sums(draws(images, resamples), noise(rng, (images, simulations))),
-    )
+    parts = [
+        sums(draws(images, resamples, domain=domain), noise(rng, (images, simulations))) for domain in range(domains)
+    ]
+    found = reduce(add, parts)
     low, high = found.interval(CONFIDENCE)
     below, above = np.quantile(found.means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
     return float(((low <= 0) & (high >= 0)).mean()), float(((below <= 0) & (above >= 0)).mean())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-ROUNDING = 1e-10  # a difference below this share of the scores is rounding, and none
+ROUNDING = 1e-10  # a difference below this share of the largest score is rounding, and none
 SINGLE = 1e-5  # and so is one of this share between statistics, whose draws are made in single precision
 
 
@@ -44,6 +44,7 @@ def corrected(
         return p
     values = values[:, chosen]
     known = np.isfinite(values)
+    values = values / (np.abs(values[known]).max(initial=0) or 1)
     # Explainers scored on the same rows share a pattern: there is one in most boards, and few in any.
     numbers: dict[bytes, int] = {}
     pattern = np.array([numbers.setdefault(column.tobytes(), len(numbers)) for column in np.packbits(known.T, axis=1)])
@@ -56,7 +57,7 @@ def corrected(
     first, second = np.triu_indices(len(chosen), 1)
     difference = sums[pattern[second], :, first] - sums[pattern[first], :, second]  # [pairs, I]
     size = np.sqrt((difference**2).sum(1, keepdims=True))
-    size[size <= ROUNDING * np.abs(values[known]).max(initial=0)] = np.inf
+    size[size <= ROUNDING] = np.inf
     difference /= size
     null = np.abs(difference.astype(np.float32) @ flips.T.astype(np.float32))
     observed, found = np.abs(difference.sum(1)), np.full(len(first), np.nan)
