@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,9 +122,15 @@ def lines(text: str, width: float) -> list[str]:
 
 def inches(texts: Iterable[str], size: float) -> float:
     """How wide the widest of some texts is at a font size in points, with room for the hinting of a PNG's letters."""
+    return max((_width(text) for text in texts if text), default=0.0) * 1.04 * size / 72
+
+
+@cache
+def _width(text: str) -> float:
+    """A text's width in units of its font size."""
     from matplotlib.textpath import TextPath
 
-    return max((TextPath((0, 0), text, size=size).get_extents().x1 for text in texts if text), default=0.0) * 1.04 / 72
+    return TextPath((0, 0), text, size=1).get_extents().x1
 
 
 def name_lines(name: str, width: int = 12) -> str:
