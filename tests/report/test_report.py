@@ -169,7 +169,8 @@ def test_without_leaderboards_the_error_names_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(0.12345, "0.123"), (-2.0, "\u22122"), (None, "\u2013"), (float("nan"), "\u2013")]
+    ("value", "shown"),
+    [(0.12345, "0.123"), (0.3125, "0.313"), (-2.0, "\u22122"), (None, "\u2013"), (float("nan"), "\u2013")],
 )
 def test_numbers_on_the_page(value, shown):
     assert embed.number(value) == shown

@@ -16,8 +16,10 @@ LARGE, WIDEST = 60_000, 1600  # bytes, pixels: what is larger is shrunk for the 
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A number to `digits` significant digits, an en dash for none."""
-    return "\N{EN DASH}" if value is None or value != value else f"{value:.{digits}g}".replace("-", "\N{MINUS SIGN}")
+    """A number to `digits` significant digits, halves away from 0 as the scripts round them; an en dash for none."""
+    if value is None or value != value:
+        return "\N{EN DASH}"
+    return f"{value * (1 + 1e-12):.{digits}g}".replace("-", "\N{MINUS SIGN}")
 
 
 def embedded(value: Any) -> Any:
