@@ -35,10 +35,11 @@ class Table:
     def __init__(self, scores: pd.DataFrame, explainers: list[str], seed: int, resamples: int):
         """`scores` is the long table; `explainers` gives the columns' order; `seed` and `resamples` the bootstrap's."""
         import numpy as np
+        import pandas as pd
 
         self.scores, self.explainers = scores, explainers
         self._seed, self._resamples = seed, resamples
-        self._columns = scores["explainer"].map({name: i for i, name in enumerate(explainers)}).to_numpy()
+        self._columns = pd.Index(explainers).get_indexer(scores["explainer"])
         self._scores, self._status = scores["score"].to_numpy(np.float64), scores["status"].to_numpy(object)
         models = scores[["domain", "encoder"]]
         self._models = list(models.drop_duplicates().itertuples(index=False, name=None))
@@ -52,15 +53,15 @@ class Table:
 
         scores = self.scores
         pairs, names = pd.factorize(
-            scores["pretrain_seed"].astype(str) + "/" + scores["finetune_seed"].astype(str), sort=True
+            scores["pretrain_seed"] * (scores["finetune_seed"].max() + 1) + scores["finetune_seed"], sort=True
         )
         # With one pair of seeds there is nothing to draw, and the weight is 1.
         seeds = counts(numpy_generator(self._seed, "aggregate", "seeds"), len(names), self._resamples)
+        every, _ = pd.factorize(scores["image_id"].astype(str), sort=True)
         units, draws = np.zeros(len(scores), np.int64), {}
         for domain, rows in scores.groupby("domain", sort=False).indices.items():
-            images, ids = pd.factorize(scores["image_id"].to_numpy()[rows].astype(str), sort=True)
-            unit, combined = np.unique(pairs[rows] * len(ids) + images, return_inverse=True)[:2]
-            units[rows] = combined
+            images, ids = pd.factorize(every[rows], sort=True)
+            units[rows], unit = pd.factorize(pairs[rows] * len(ids) + images, sort=True)
             drawn = counts(numpy_generator(self._seed, "aggregate", "images", domain), len(ids), self._resamples)
             image = unit % len(ids)
             draws[domain] = Draws(
