@@ -382,3 +382,12 @@ def test_attn_lrp_agrees_with_lxt(pooling, vit, explain, batch):
     (expected,) = torch.autograd.grad(logits, pixels, logits.detach())
     maps = explain("attn_lrp", model, images, targets)
     assert (maps - expected.sum(1)).abs().max() < 1e-3 * maps.abs().max()
+
+
+def test_what_is_not_finite_in_the_model_is_not_hidden():
+    values = torch.tensor([0.0, 1.0, float("nan"), float("inf")], requires_grad=True)
+    gelu = nn.GELU()
+    output = _lrp.activation(gelu, (values,), gelu(values))
+    (slope,) = torch.autograd.grad(output, values, torch.ones(4))
+    assert slope.isfinite().tolist() == [True, True, False, False]
+    assert slope[0] == 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unmask.errors import UserError
-from unmask.files import read_json, write_json
+from unmask.files import read_json, sha256, write_json
 from unmask.models import checkpoint
 from unmask.models.simmim import SimMIM, transfer
 from unmask.models.vit import Classifier
@@ -53,6 +53,19 @@ def test_it_stands_beside_the_model_and_is_no_part_of_it(saved):
     assert (loaded.pretraining.mask_ratio, loaded.pretraining.mask_cell) == (0.6, 16)
     assert torch.equal(loaded.mask_token, loaded.pretraining.network.encoder.mask_token)
     assert checkpoint.load_classifier(path)[0].pretraining is None
+
+
+def test_another_encoder_than_the_models_own_is_refused(saved):
+    path, encoder, _, network = saved
+    sidecar = read_json(path.with_suffix(".json"))
+    write_json(path.with_suffix(".json"), {**sidecar, "encoder_sha256": sha256(encoder)})
+    assert checkpoint.load_classifier(path, encoder=encoder)[0].pretraining is not None
+    torch.nn.init.zeros_(network.decoder[0].bias)
+    weights = {f"decoder.{name}": tensor for name, tensor in network.decoder.state_dict().items()}
+    sidecar = read_json(encoder.with_suffix(".json"))
+    checkpoint.save(encoder, {**network.encoder.state_dict(), **weights}, sidecar)
+    with pytest.raises(UserError, match=r"encoder\.safetensors is not the encoder that the model was fine-tuned from"):
+        checkpoint.load_classifier(path, encoder=encoder)
 
 
 def test_broken_encoders_are_named(saved):

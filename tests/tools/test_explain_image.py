@@ -191,7 +191,7 @@ def test_what_is_not_there_is_skipped_with_the_reason(run, results, tmp_path):
     shutil.copy(model, encoder)
     lines = run(*names, model=model)[1]
     assert sum("train.safetensors does not exist" in line for line in lines) == 1
-    assert sum("is not the one that the model was made from" in line for line in lines) == 1
+    assert sum("is not the encoder that the model was fine-tuned from" in line for line in lines) == 1
     encoder.unlink()
     assert any("encoder.safetensors does not exist" in line for line in run(*names, model=model)[1])
 

@@ -128,5 +128,6 @@ def _product(module: nn.Linear | nn.Conv2d, values: torch.Tensor, weight: torch.
 
 
 def _ratio(output: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """`output / values` as a constant, 0 where `values` is 0."""
-    return (output.detach() / values.detach()).nan_to_num_(0, 0, 0)
+    """`output / values` as a constant, 0 where `values` is 0; what is not finite in a model stays so in the map."""
+    values = values.detach()
+    return torch.where(values == 0, 0, output.detach() / values)

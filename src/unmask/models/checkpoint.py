@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from unmask.errors import UserError
-from unmask.files import atomic, read_json, write_json
+from unmask.files import atomic, read_json, sha256, write_json
 from unmask.models.classifier import Classifier, ConvClassifier, build
 from unmask.models.simmim import SimMIM
 from unmask.models.vit import Pretraining
@@ -70,19 +70,25 @@ def load_classifier(
     load_into(model, state, path)
     model.eval().requires_grad_(False).to(device)
     if encoder is not None:
-        model.pretraining = load_pretraining(encoder, device)
+        model.pretraining = load_pretraining(encoder, device, sidecar.get("encoder_sha256"))
     return model, sidecar
 
 
-def load_pretraining(path: str | Path, device: torch.device | str = "cpu") -> Pretraining:
-    """What stands beside a classifier: the network of `load_simmim`, and the masks that it was trained with."""
+def load_pretraining(path: str | Path, device: torch.device | str = "cpu", expected: str | None = None) -> Pretraining:
+    """What stands beside a classifier: the network of `load_simmim`, and the masks that it was trained with.
+
+    Raises `UserError` where the file's SHA-256 is not `expected`, the one that the classifier's side-car names.
+    """
     where = Path(path).with_suffix(".json")
     sidecar = read_json(where)
     try:
         masks = sidecar["nominal_mask_ratio"], sidecar["mask_cell"]
     except KeyError as error:
         raise UserError(f"{where} lacks {error}; run the stage pretrain again") from None
-    return Pretraining(load_simmim(path, device), *masks)
+    network = load_simmim(path, device)
+    if expected not in (None, sha256(path)):
+        raise UserError(f"{path} is not the encoder that the model was fine-tuned from; run the stage finetune again")
+    return Pretraining(network, *masks)
 
 
 def load_simmim(path: str | Path, device: torch.device | str = "cpu") -> SimMIM:
