@@ -85,10 +85,11 @@ def load_pretraining(path: str | Path, device: torch.device | str = "cpu", expec
         masks = sidecar["nominal_mask_ratio"], sidecar["mask_cell"]
     except KeyError as error:
         raise UserError(f"{where} lacks {error}; run the stage pretrain again") from None
-    network = load_simmim(path, device)
-    if expected not in (None, sha256(path)):
-        raise UserError(f"{path} is not the encoder that the model was fine-tuned from; run the stage finetune again")
-    return Pretraining(network, *masks)
+    if expected is not None and Path(path).is_file() and sha256(path) != expected:
+        raise UserError(
+            f"{path} is not the encoder that the model was fine-tuned from; run the stages pretrain and finetune again"
+        )
+    return Pretraining(load_simmim(path, device), *masks)
 
 
 def load_simmim(path: str | Path, device: torch.device | str = "cpu") -> SimMIM:
