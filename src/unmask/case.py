@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from unmask.device import batch_size
 from unmask.errors import Skip
 from unmask.passes import counted
 from unmask.patches import patch_sum, to_pixels
+from unmask.seeds import derive
 
 if TYPE_CHECKING:
     from unmask.removals import Removal
@@ -25,36 +27,54 @@ class _Known:
     value: Any
     passes: int
     seconds: float
+    asked: int  # the explainer, by number, that asked last
 
 
 class Shared:
     """Forward passes and re-explanations that several metrics or explainers ask for: computed once.
 
     Each asker is charged what it would have cost alone, so that a metric's cost does not depend on what ran before it.
-    `saved_passes` and `saved_seconds` sum what was charged for a value that was there already.
+    `saved_passes` and `saved_seconds` sum what was charged for a value that was there already; passes of networks
+    other than the model, which nobody else counts, are among the former.
     """
 
     def __init__(self, model: torch.nn.Module):
         self._model = model
         self._known: dict[Hashable, _Known] = {}
+        self._explainer = 0
         self.saved_passes, self.saved_seconds = 0, 0.0
 
-    def get(self, key: tuple[str, ...], compute: Callable[[], Any]) -> Any:
-        """The value of `key`, whose first part names its kind; `compute()` makes it where it is not known."""
+    def get(self, key: tuple[Any, ...], compute: Callable[[], Any], model: torch.nn.Module | None = None) -> Any:
+        """The value of `key`, whose first part names its kind; `compute()` makes it where it is not known.
+
+        `model`: the network that it takes, where that is another than the model.
+        """
         if key in self._known:
             known = self._known[key]
+            known.asked = self._explainer
             self.saved_passes += known.passes
             self.saved_seconds += known.seconds
             return known.value
         start = time.perf_counter()
-        with counted(self._model) as spent:
+        with counted(self._model if model is None else model) as spent:
             value = compute()
-        self._known[key] = _Known(value, spent.total, time.perf_counter() - start)
+        if model is not None:
+            self.saved_passes += spent.total
+        self._known[key] = _Known(value, spent.total, time.perf_counter() - start, self._explainer)
         return value
 
-    def forget(self, kind: str) -> None:
-        """Drop the values of a kind."""
-        self._known = {key: known for key, known in self._known.items() if key[0] != kind}
+    def next_explainer(self) -> None:
+        """Drop the explanations of the last explainer, and what it did not ask for, such as curves of the one before.
+
+        What depends on draws alone is asked for by every explainer, and stays: memory does not grow with their number.
+        """
+        if any(known.asked == self._explainer for known in self._known.values()):
+            self._known = {
+                key: known
+                for key, known in self._known.items()
+                if key[0] != "explanation" and known.asked == self._explainer
+            }
+        self._explainer += 1
 
 
 @dataclass
@@ -69,7 +89,9 @@ class Case:
     seed     of this cell's draws. The metrics of a category share it for a model and removal, as do all explainers:
              they are compared on the same draws, and what they draw is computed once
     removal  how absence is realised, with `.id` and `.remove(images, keep)`; None where the metric removes nothing
-    explainer  (images, targets) -> maps of the same explainer with the same options, for `explain`
+    explainer  (images, targets[, model]) -> maps of the same explainer with the same options, for `explain`
+    engine   "batched", or "quantus": then a metric with a batched version of its own runs Quantus's instead
+    traces   what metrics put in with `trace`
     """
 
     model: torch.nn.Module
@@ -79,8 +101,10 @@ class Case:
     maps: np.ndarray
     seed: int
     removal: Removal | None = None
-    explainer: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    explainer: Callable[..., torch.Tensor] | None = None
     shared: Shared = field(default=None)
+    engine: str = "batched"
+    traces: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self):
         self.masks, self.maps = self.masks.copy(), self.maps.copy()
@@ -107,20 +131,61 @@ class Case:
         """Of images and targets, to tell mini-batches apart."""
         return fingerprint(self.images, self.targets)
 
-    def explain(self, images: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
+    def rng(self, *parts: object) -> np.random.Generator:
+        """A generator for draws that every explainer of the model shares; `parts` tell a metric's draws apart."""
+        return np.random.default_rng(derive(self.seed, "case", *parts))
+
+    def logits(self, keep: np.ndarray | torch.Tensor) -> np.ndarray:
+        """The model's logits with patches absent by the removal, for all K subsets in batches of the best size.
+
+        `keep` bool [N, gh, gw] or [N, K, gh, gw], True = present; float32 [N, C] or [N, K, C], not to be written to.
+        The same subsets are computed once for all metrics and explainers: subsets from `rng` cost the next one nothing.
+        """
+        keep = torch.as_tensor(keep)
+        asked = hashlib.sha256(np.packbits(keep.cpu().numpy())).digest()
+        key = "forward", self.removal.id, self.fingerprint, tuple(keep.shape), asked
+        return self.shared.get(key, lambda: self._logits(keep.to(self.images.device)))
+
+    @torch.no_grad()
+    def _logits(self, keep: torch.Tensor) -> np.ndarray:
+        subsets = keep if keep.dim() == 4 else keep[:, None]
+        size = batch_size(self.images.device)
+        at_once = max(1, size // len(self))
+        # One part is the case's own tensor, by which a removal knows that it has painted it.
+        images = [self.images] if len(self) <= size else self.images.split(size)
+        parts = []
+        for part, kept in zip(images, subsets.split([len(part) for part in images]), strict=True):
+            steps = [self.model(self.removal.remove(part, some)).float() for some in kept.split(at_once, dim=1)]
+            parts.append(torch.cat([step.unflatten(0, (len(part), -1)) for step in steps], dim=1))
+        found = torch.cat(parts).cpu().numpy()
+        found = found if keep.dim() == 4 else found[:, 0]
+        found.setflags(write=False)
+        return found
+
+    def trace(self, name: str, values: np.ndarray) -> None:
+        """Keep a curve per image, [N, S], beside the scores. A name without the map in it is stored once per model.
+
+        `name` is the metric's id for a curve that depends on the maps, else "random".
+        """
+        self.traces[name] = np.asarray(values, dtype=np.float32)
+
+    def explain(self, images: torch.Tensor, targets: torch.Tensor, model: torch.nn.Module | None = None) -> np.ndarray:
         """Maps of the same explainer for other images [N, 3, H, W], pixel resolution: float32 [N, H, W].
 
+        `model`: another network of the same class, such as a copy with other weights, to explain instead of the case's.
         A pure function of its arguments, each call with a generator of its own: the order of calls changes nothing,
         and metrics that ask for the same inputs share one explanation. Raises `Skip` where the case has no explainer.
         """
         if self.explainer is None:
             raise Skip("the explainer cannot be run again on other images")
+        weights = "" if model is None else fingerprint(*model.parameters(), *model.buffers())
 
         def compute() -> np.ndarray:
-            maps = self.explainer(images, targets).detach().cpu().numpy()
+            arguments = (images, targets) if model is None else (images, targets, model)
+            maps = self.explainer(*arguments).detach().cpu().numpy()
             return _to_pixels(maps, tuple(images.shape[-2:]))
 
-        return self.shared.get(("explanation", fingerprint(images, targets)), compute).copy()
+        return self.shared.get(("explanation", fingerprint(images, targets), weights), compute, model).copy()
 
     def ranks(self, maps: np.ndarray) -> np.ndarray:
         """float64, shape of `maps` [N, h, w]: 1 for an image's lowest value up to h * w, ties in random order.

@@ -18,7 +18,6 @@ from quantus.helpers.model.pytorch_model import PyTorchModel
 from quantus.metrics.base import Metric
 
 from unmask.case import Case
-from unmask.device import batch_size
 from unmask.seeds import numpy_global
 
 # Given to every metric beside its own `abs` and `normalise`; the axes normalise each image by its own maximum.
@@ -62,17 +61,7 @@ class TokenSpace(torch.nn.Module):
         self.eval()
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        keep = z[:, 0] > 0.5
-        key = ("forward", self.case.removal.id, self.case.fingerprint, keep.cpu().numpy().tobytes())
-        return self.case.shared.get(key, lambda: self._logits(keep.to(self.case.images.device)))
-
-    @torch.no_grad()
-    def _logits(self, keep: torch.Tensor) -> torch.Tensor:
-        case, size = self.case, batch_size(self.case.images.device)
-        if len(case) <= size:  # the very tensor of the case, by which removals know that they have painted it
-            return case.model(case.removal.remove(case.images, keep)).float()
-        parts = zip(case.images.split(size), keep.split(size), strict=True)
-        return torch.cat([case.model(case.removal.remove(images, kept)).float() for images, kept in parts])
+        return torch.tensor(self.case.logits(z[:, 0] > 0.5), device=z.device)
 
 
 def in_token_space(metric: Metric, case: Case, attributions: np.ndarray, *, softmax: bool) -> np.ndarray:

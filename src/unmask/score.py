@@ -1,8 +1,9 @@
 """Stage 5: every metric on the maps of a group of explainers, for one model.
 
 Reads the group's index and maps, the test split and the model; writes `5_scores/<model>/<group>.parquet`, one row per
-image x metric x removal x explainer. What is computed once stands in `cells/<explainer>.parquet` with a key of all it
-depends on, so that a rerun after an addition or a kill computes only the missing cells.
+image x metric x removal x explainer, and `<group>.curves.parquet`, what metrics traced on the way: the removal curves.
+What is computed once stands in `cells/<explainer>.parquet` with a key of all it depends on, so that a rerun after an
+addition or a kill computes only the missing cells.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from unmask.errors import UserError
 from unmask.files import read_table, write_table
 from unmask.layout import Layout
 from unmask.passes import declared
-from unmask.scoring import Cell, Work, common_settings, explainer_settings, metric_settings, removal_settings
+from unmask.scoring import (
+    CURVES,
+    Cell,
+    Work,
+    common_settings,
+    explainer_settings,
+    metric_settings,
+    removal_settings,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +68,7 @@ def settings(
         "metrics": [metric_settings(config.metric(name)) for name in config["score"]["metrics"]],
         "removals": [removal_settings(config, name) for name in config["score"]["removals"]],
         "explainers": [explainer_settings(config, config.explainer(entry)) for entry in _entries(config, group)],
-        "common": common_settings(),
+        "common": common_settings(config),
     }
 
 
@@ -71,23 +80,25 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
     entries = _entries(config, group)
     folder = Layout(config.results).scores(model_id)
     work = Work(config, model_id, group)
-    pending = {}
-    for entry in entries:
-        path = folder / "cells" / f"{entry}.parquet"
-        pending[entry] = work.cells(config.explainer(entry)), path, _kept(path)
-    missing = {entry: [cell for cell in cells if cell.key not in kept] for entry, (cells, _, kept) in pending.items()}
+    pending = {entry: work.cells(config.explainer(entry)) for entry in entries}
+    kept = {entry: _kept(folder / "cells", entry) for entry in entries}
+    missing = {entry: [cell for cell in cells if cell.key not in kept[entry]] for entry, cells in pending.items()}
     _announce(work, missing)
-    tables = []
-    for entry, (cells, path, kept) in pending.items():
-        rows = {cell.key: kept.get(cell.key) for cell in cells}
+    tables, curves = [], []
+    for entry, cells in pending.items():
+        found = {cell.key: kept[entry].get(cell.key) for cell in cells}
         for cell in missing[entry]:
-            rows[cell.key] = work.score(cell)
+            found[cell.key] = work.score(cell)
         work.finish(entry)
-        tables += rows.values()
+        tables += [scores for scores, _ in found.values()]
+        curves += [traced for _, traced in found.values()]
         if missing[entry]:
-            joined = pd.concat([table.assign(key=key) for key, table in rows.items()], ignore_index=True)
-            write_table(path, joined)
-    whole = _typed(pd.concat(tables, ignore_index=True).assign(config_hash=config_hash(config, model_id)))
+            _keep(folder / "cells", entry, found)
+    whole = _typed(pd.concat(tables, ignore_index=True).assign(config_hash=config_hash(config, model_id)), COLUMNS)
+    traced = _typed(pd.concat(curves, ignore_index=True), CURVES)
+    # What depends on no map was traced with each explainer's.
+    traced = traced.drop_duplicates(["explainer", "metric", "removal", "image_id"], ignore_index=True)
+    write_table(folder / f"{group}.curves.parquet", traced)
     write_table(folder / f"{group}.parquet", whole)
     counts = whole["status"].value_counts()
     print(f"scores: {len(whole)} rows, " + ", ".join(f"{count} {status}" for status, count in counts.items()))
@@ -107,17 +118,40 @@ def _entries(config: Config, group: str) -> list[str]:
     return config.groups[group]
 
 
-def _kept(path: Path) -> dict[str, pd.DataFrame]:
-    """The cells of an earlier run by key."""
+def _kept(folder: Path, entry: str) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+    """The cells of an earlier run by key: scores and curves."""
+    import pandas as pd
+
+    path = folder / f"{entry}.parquet"
     if not path.exists():
         return {}
-    return {key: rows.drop(columns="key") for key, rows in read_table(path).groupby("key", sort=False)}
+    curves = {key: rows.drop(columns="key") for key, rows in read_table(_curves(path)).groupby("key", sort=False)}
+    none = pd.DataFrame(columns=list(CURVES))
+    return {
+        key: (rows.drop(columns="key"), curves.get(key, none))
+        for key, rows in read_table(path).groupby("key", sort=False)
+    }
 
 
-def _typed(table: pd.DataFrame) -> pd.DataFrame:
+def _keep(folder: Path, entry: str, found: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> None:
+    import pandas as pd
+
+    def joined(which: int) -> pd.DataFrame:
+        return pd.concat([tables[which].assign(key=key) for key, tables in found.items()], ignore_index=True)
+
+    path = folder / f"{entry}.parquet"
+    write_table(_curves(path), _typed(joined(1), {**CURVES, "key": "str"}))
+    write_table(path, joined(0))  # last: where it stands, its curves do
+
+
+def _curves(path: Path) -> Path:
+    return path.with_suffix(".curves.parquet")
+
+
+def _typed(table: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
     """The columns in order and of their types, whether just computed or read back, so that the bytes are the same."""
-    table = table[list(COLUMNS)].astype(COLUMNS)
-    missing = {name: table[name].where(table[name].notna(), None) for name, kind in COLUMNS.items() if kind == "object"}
+    table = table[list(columns)].astype(columns)
+    missing = {name: table[name].where(table[name].notna(), None) for name, kind in columns.items() if kind == "object"}
     return table.assign(**missing)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,23 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from unmask.case import Shared
+    from unmask.case import Case, Shared
 
 LIBRARIES = ("captum", "numpy", "quantus", "scipy", "timm", "torch", "torchvision")
 NO_EVIDENCE = "no evidence mask"
+RANDOM = "random"  # the name of curves that depend on no map
+CURVES = {
+    "domain": "str",
+    "encoder": "str",
+    "mask_ratio": "float64",
+    "pretrain_seed": "int64",
+    "finetune_seed": "int64",
+    "explainer": "object",
+    "metric": "str",
+    "removal": "object",
+    "image_id": "str",
+    "curve": "object",
+}
 MISCLASSIFIED = "misclassified: the evidence belongs to the label, the map explains the prediction"
 
 
@@ -54,9 +67,10 @@ def explainer_settings(config: Config, spec: ExplainerSpec) -> dict[str, Any]:
     }
 
 
-def common_settings() -> dict[str, Any]:
-    """What every cell depends on: the code of the stage and the libraries' versions."""
-    return {"code": digest.code("unmask.score"), "versions": digest.versions(*LIBRARIES)}
+def common_settings(config: Config) -> dict[str, Any]:
+    """What every cell depends on: the code of the stage, the libraries' versions, and how images are batched."""
+    engine = {key: config["score"][key] for key in ("batch", "engine")}
+    return {"code": digest.code("unmask.score"), "versions": digest.versions(*LIBRARIES), **engine}
 
 
 @dataclass(frozen=True)
@@ -122,7 +136,7 @@ class Work:
                     "mask_ratio": self.config.mask_ratio(self.model_id.encoder),
                     "seed": self.config["seed"],
                     "device": self._device.type,
-                    "common": common_settings(),
+                    "common": common_settings(self.config),
                     "name": explainer.name,
                     "maps": maps,
                     "metric": metric_settings(metric),
@@ -132,26 +146,27 @@ class Work:
                 cells.append(Cell(explainer, metric, removal, digest.of(parts)))
         return cells
 
-    def score(self, cell: Cell) -> pd.DataFrame:
-        """The rows of a cell."""
+    def score(self, cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The rows of a cell, and the curves that the metric traced: a row per image and curve."""
         images = self.index["images"][: cell.metric.images]
         rejected = self._rejected(cell, len(images))
-        rows = [i for i in range(len(images)) if i not in rejected]
-        outcome = _Outcome.nothing()
-        if rows:
-            outcome = self._outcome(cell, rows)
-            for position, i in enumerate(rows):
-                verdict = outcome.verdict(position)
+        asked = [i for i in range(len(images)) if i not in rejected]
+        outcome = _Outcome()
+        if asked:
+            # All images, so that draws are the same for every explainer; what has no mask a metric cannot take.
+            everyone = "masks" not in cell.metric.plugin.meta["needs"]
+            self._ask(cell, list(range(len(images))) if everyone else asked, set(asked), outcome)
+            for i in asked:
+                verdict = outcome.verdict(i)
                 if verdict:
                     rejected[i] = verdict
-        scores = dict(zip(rows, outcome.scores, strict=False))
-        return self._table(cell, images, rows, scores, rejected, outcome)
+        return self._table(cell, images, set(asked), rejected, outcome), self._curves(cell, images, rejected, outcome)
 
     def finish(self, name: str) -> None:
         """Let go of what only one explainer's cells share."""
         self._maps.pop(name, None)
         if self._loaded is not None:
-            self._loaded.shared.forget("explanation")
+            self._loaded.shared.next_explainer()
 
     def _rejected(self, cell: Cell, count: int) -> dict[int, tuple[str, str]]:
         """(status, reason) of the images that a metric is not asked about, by row."""
@@ -182,45 +197,56 @@ class Work:
             self._maps[name] = maps
         return self._maps[name]
 
-    def _outcome(self, cell: Cell, rows: list[int]) -> _Outcome:
-        """Ask the metric about images `rows` in one mini-batch; whatever it raises becomes the rows' reason."""
+    def _ask(self, cell: Cell, rows: list[int], asked: set[int], outcome: _Outcome) -> None:
+        """Ask the metric about images `rows`, a mini-batch at a time; whatever it raises becomes the images' reason."""
         from unmask.passes import counted
 
-        shared = self.loaded.shared
+        shared, size = self.loaded.shared, self.config["score"]["batch"]
         saved_passes, saved_seconds = shared.saved_passes, shared.saved_seconds
         start = time.perf_counter()
         limit = self.config["score"]["time_limit"]
         with counted(self.loaded.model) as spent:
             try:
                 with time_limit(limit, "score.time_limit"):
-                    scores, verdict = self._ask(cell, rows), None
+                    for first in range(0, len(rows), size):
+                        part = rows[first : first + size]
+                        if asked.intersection(part):
+                            self._ask_batch(cell, part, outcome)
             except Skip as skip:
-                scores, verdict = [], ("skipped", str(skip))
+                outcome.failure = "skipped", str(skip)
             except Exception as error:  # whatever a metric raises costs its own cell
-                scores, verdict = [], ("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+                outcome.failure = "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"
         seconds = time.perf_counter() - start
         print(
             f"{cell.explainer.name} {cell.name}: {seconds:.2f} s, {spent.total} passes, {len(rows)} images"
-            + (f", {verdict[0]}: {verdict[1]}" if verdict else ""),
+            + (": ".join((", " + outcome.failure[0], outcome.failure[1])) if outcome.failure else ""),
             flush=True,
         )
-        passes = spent.total + shared.saved_passes - saved_passes
-        seconds += shared.saved_seconds - saved_seconds
-        return _Outcome(scores, verdict, passes / len(rows), seconds / len(rows))
+        outcome.passes = (spent.total + shared.saved_passes - saved_passes) / len(rows)
+        outcome.seconds = (seconds + shared.saved_seconds - saved_seconds) / len(rows)
 
-    def _ask(self, cell: Cell, rows: list[int]) -> np.ndarray:
+    def _ask_batch(self, cell: Cell, rows: list[int], outcome: _Outcome) -> None:
         import numpy as np
 
+        case = self._case(cell, rows)
+        scores = np.asarray(cell.metric.plugin.load().score(case, **cell.metric.options), dtype=np.float64)
+        for name, values in [("the metric", scores), *case.traces.items()]:
+            if len(values) != len(rows) or (values is scores and scores.ndim != 1):
+                raise ValueError(f"{name} returned shape {values.shape} for {len(rows)} images")
+        for position, i in enumerate(rows):
+            outcome.scores[i] = float(scores[position])
+            outcome.curves[i] = {name: values[position] for name, values in case.traces.items()}
+
+    def _case(self, cell: Cell, rows: list[int]) -> Case:
         from unmask.case import Case
 
         needs, loaded = cell.metric.plugin.meta["needs"], self.loaded
-        images, targets = loaded.images[rows], loaded.targets[rows]
-        case = Case(
+        return Case(
             model=loaded.model,
-            images=images,
-            targets=targets,
+            images=loaded.images[rows],
+            targets=loaded.targets[rows],
             masks=loaded.masks[rows],
-            maps=self._maps_of(cell.explainer.name)[rows],
+            maps=self._judgeable(cell.explainer.name, rows),
             seed=seeds.derive(
                 self.config["seed"],
                 "score",
@@ -231,16 +257,22 @@ class Work:
             removal=self._bind(cell.removal) if cell.removal else None,
             explainer=self._explainer(cell.explainer, rows) if "explainer" in needs else None,
             shared=loaded.shared,
+            engine=self.config["score"]["engine"],
         )
-        scores = np.asarray(cell.metric.plugin.load().score(case, **cell.metric.options), dtype=np.float64)
-        if scores.shape != (len(rows),):
-            raise ValueError(f"the metric returned shape {scores.shape} for {len(rows)} images")
-        return scores
 
-    def _bind(self, removal: str) -> Any:
+    def _judgeable(self, name: str, rows: list[int]) -> np.ndarray:
+        """Maps of images `rows`, with another in place of one that cannot be judged and whose score nobody reads."""
+        import numpy as np
+
+        maps = self._maps_of(name)[rows]
+        bad = [i for i, one in enumerate(maps) if _defect(one)]
+        maps[bad] = np.random.default_rng(0).random(maps.shape[1:])
+        return maps
+
+    def _bind(self, removal: str, model: torch.nn.Module | None = None) -> Any:
         from unmask import removals
 
-        return removals.bind(registry.find("removals", removal, self.config.plugins), self.loaded.model)
+        return removals.bind(registry.find("removals", removal, self.config.plugins), model or self.loaded.model)
 
     def _explainer(self, spec: ExplainerSpec, rows: list[int]) -> Callable[..., torch.Tensor]:
         """The explainer as a function of (images, targets), each call with a generator seeded by its inputs."""
@@ -249,16 +281,21 @@ class Work:
         from unmask import explainers
         from unmask.case import fingerprint
 
-        removal = self._bind(spec.removal) if spec.removal else None
         references = self._references() if "references" in spec.plugin.meta.get("needs", []) else None
-        explain = explainers.bind(spec, self.loaded.model, removal, references)
+
+        def bound(model: torch.nn.Module) -> Callable[..., torch.Tensor]:
+            removal = self._bind(spec.removal, model) if spec.removal else None
+            return explainers.bind(spec, model, removal, references)
+
+        explain = bound(self.loaded.model)
         masks = torch.from_numpy(self.loaded.masks[rows])
         cell = "score", self.model_id.folder, spec.name, "robustness"
 
-        def again(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        def again(images: torch.Tensor, targets: torch.Tensor, model: torch.nn.Module | None = None) -> torch.Tensor:
             generator = seeds.torch_generator(self.config["seed"], *cell, fingerprint(images, targets))
             parts = explainers.split(images, 4)  # as large as in stage 4; the maps do not depend on it
-            return torch.cat([explain(images[part], targets[part], generator, masks[part]) for part in parts])
+            ask = explain if model is None else bound(model)
+            return torch.cat([ask(images[part], targets[part], generator, masks[part]) for part in parts])
 
         return again
 
@@ -273,23 +310,16 @@ class Work:
         self,
         cell: Cell,
         images: list[dict],
-        rows: list[int],
-        scores: dict[int, float],
+        asked: set[int],
         rejected: dict[int, tuple[str, str]],
         outcome: _Outcome,
     ) -> pd.DataFrame:
         import pandas as pd
 
         entry, meta, nan = self.entry(cell.explainer.name), cell.metric.plugin.meta, float("nan")
-        ratio = self.config.mask_ratio(self.model_id.encoder)
-        asked = set(rows)
         return pd.DataFrame(
             {
-                "domain": self.model_id.domain,
-                "encoder": self.model_id.encoder,
-                "mask_ratio": nan if ratio is None else ratio,
-                "pretrain_seed": self.model_id.pretrain_seed,
-                "finetune_seed": self.model_id.finetune_seed,
+                **self._model_columns(),
                 "explainer": cell.explainer.name,
                 "family": entry["family"],
                 "is_control": entry["is_control"],
@@ -302,7 +332,7 @@ class Work:
                 "label": [image["label"] for image in images],
                 "prediction": [image["prediction"] for image in images],
                 "correct": [image["correct"] for image in images],
-                "score": [nan if i in rejected else scores[i] for i in range(len(images))],
+                "score": [nan if i in rejected else outcome.scores[i] for i in range(len(images))],
                 "status": [rejected[i][0] if i in rejected else "ok" for i in range(len(images))],
                 "reason": [rejected[i][1] if i in rejected else None for i in range(len(images))],
                 "passes": [outcome.passes if i in asked else 0.0 for i in range(len(images))],
@@ -310,25 +340,52 @@ class Work:
             }
         )
 
+    def _curves(
+        self, cell: Cell, images: list[dict], rejected: dict[int, tuple[str, str]], outcome: _Outcome
+    ) -> pd.DataFrame:
+        import pandas as pd
 
-@dataclass(frozen=True)
+        rows = [
+            {
+                **self._model_columns(),
+                "explainer": cell.explainer.name if name != RANDOM else None,
+                "metric": name,
+                "removal": cell.removal,
+                "image_id": images[i]["image_id"],
+                "curve": curve,
+            }
+            for i, curves in sorted(outcome.curves.items())
+            if i not in rejected
+            for name, curve in curves.items()
+        ]
+        return pd.DataFrame(rows, columns=list(CURVES))
+
+    def _model_columns(self) -> dict[str, Any]:
+        ratio = self.config.mask_ratio(self.model_id.encoder)
+        return {
+            "domain": self.model_id.domain,
+            "encoder": self.model_id.encoder,
+            "mask_ratio": float("nan") if ratio is None else ratio,
+            "pretrain_seed": self.model_id.pretrain_seed,
+            "finetune_seed": self.model_id.finetune_seed,
+        }
+
+
+@dataclass
 class _Outcome:
-    """What a metric returned for the images it was asked about, or why it did not; cost per image."""
+    """What a metric returned for the images it was asked about, by row, or why it did not; cost per image."""
 
-    scores: Any
-    failure: tuple[str, str] | None
-    passes: float
-    seconds: float
+    scores: dict[int, float] = field(default_factory=dict)
+    curves: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
+    failure: tuple[str, str] | None = None
+    passes: float = 0.0
+    seconds: float = 0.0
 
-    @classmethod
-    def nothing(cls) -> _Outcome:
-        return cls([], None, 0.0, 0.0)
-
-    def verdict(self, position: int) -> tuple[str, str] | None:
+    def verdict(self, row: int) -> tuple[str, str] | None:
         """(status, reason) of an image without a score."""
         if self.failure:
             return self.failure
-        value = self.scores[position]
+        value = self.scores[row]
         return None if math.isfinite(value) else ("failed", f"metric returned {value}")
 
 

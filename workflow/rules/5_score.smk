@@ -8,6 +8,7 @@ rule score_group:
         maps=f"{MAPS}/{{group}}.json",
     output:
         table=f"{SCORES}/{{group}}.parquet",
+        curves=f"{SCORES}/{{group}}.curves.parquet",
     log:
         f"{RESULTS}/logs/5_scores/{{domain}}_{{encoder}}_p{{pretrain_seed}}f{{finetune_seed}}_{{group}}.log",
     benchmark:
