@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unmask.config import Config
+from unmask.config import Config, ExplainerSpec, MetricSpec
 from unmask.passes import Passes, declared
 
 
@@ -43,7 +44,7 @@ def passes(config: Config) -> dict[str, Passes]:
     finetune = config["finetune"]["epochs"]
     explainers = [config.explainer(entry) for entries in config.groups.values() for entry in entries]
     width = config["model"]["width"]
-    once = [_cost(spec.plugin.meta["passes"], spec.options, patches, width) for spec in explainers]
+    once = [explainer_cost(spec, patches, width) for spec in explainers]
     explain = Passes(
         *(models * explained * sum(getattr(cost, way) for cost in once) for way in ("forward", "backward"))
     )
@@ -54,7 +55,7 @@ def passes(config: Config) -> dict[str, Passes]:
             backward=per_domain * sum(c["train"] * finetune for c in images.values()),
         ),
         "explain": explain,
-        "score": _score(config, once, patches),
+        "score": _score(config, patches),
     }
 
 
@@ -91,25 +92,64 @@ def measure(config: Config) -> Speed:
     return Speed(forward, seconds(lambda: model(images).sum().backward()), start)
 
 
-def _cost(formulas: dict[str, str], options: dict, patches: int, width: int) -> Passes:
-    return Passes(*(int(declared(formulas.get(way, "0"), options, patches, width)) for way in ("forward", "backward")))
+def explainer_cost(spec: ExplainerSpec, patches: int, width: int) -> Passes:
+    """Passes of an explainer for one image."""
+    formulas = spec.plugin.meta["passes"]
+    ways = (declared(formulas.get(way, "0"), spec.options, patches, width) for way in ("forward", "backward"))
+    return Passes(*map(int, ways))
 
 
-def _score(config: Config, once: list[Passes], patches: int) -> Passes:
-    """Every metric on every explainer; robustness metrics share re-explanations, and `shared` metrics their passes."""
-    total, explanations = Passes(), 0.0
-    for name in config["score"]["metrics"]:
-        metric = config.metric(name)
-        images = min(metric.images or config["explain"]["images"], config["explain"]["images"])
-        times = len(config["score"]["removals"]) if "removal" in metric.plugin.meta["needs"] else 1
-        known = metric.plugin.meta["passes"]
-        times *= 1 if metric.plugin.meta.get("shared") else len(once)
-        total.forward += int(images * times * declared(known.get("forward", "0"), metric.options, patches))
-        explanations = max(explanations, images * declared(known.get("explanations", "0"), metric.options, patches))
-    for cost in once:
-        total.forward += int(explanations * cost.forward)
-        total.backward += int(explanations * cost.backward)
-    return Passes(total.forward * len(config.models), total.backward * len(config.models))
+def scoring_passes(
+    cells: Iterable[tuple[ExplainerSpec, MetricSpec, str | None]], explained: int, patches: int, width: int
+) -> Passes:
+    """Passes for a model's cells (explainer, metric, removal) of `explained` images, what they share counted once.
+
+    A metric's META says what its passes, or its explanations of other images, are spent on: `shares` names what
+    metrics have in common for the same map (the curve of most relevant patches first, say), `draws` what depends on no
+    map and is common to all explainers. A formula stands by each name; where two metrics differ, the larger counts.
+    """
+    common: dict[tuple, float] = {}
+    total, specs = Passes(), {}
+    for explainer, metric, removal in cells:
+        specs[explainer.name] = explainer
+        meta, images = metric.plugin.meta, min(metric.images or explained, explained)
+
+        def cost(formula: str, metric=metric, images=images) -> float:
+            return images * declared(formula, metric.options, patches)
+
+        for kind in ("forward", "explanations"):
+            own = cost(meta["passes"].get(kind, "0"))
+            named = [(explainer.name, name, f) for name, f in meta.get("shares", {}).get(kind, {}).items()]
+            if kind == "forward":
+                named += [(None, name, formula) for name, formula in meta.get("draws", {}).items()]
+            for owner, name, formula in named:
+                key = kind, owner, name, removal
+                common[key] = max(common.get(key, 0.0), cost(formula))
+                own -= cost(formula)
+            key = kind, explainer.name, "", removal, metric.name
+            common[key] = max(own, 0.0)
+    for (kind, owner, *_), count in common.items():
+        if kind == "forward":
+            total.forward += int(count)
+        else:
+            each = explainer_cost(specs[owner], patches, width)
+            total.forward += int(count * each.forward)
+            total.backward += int(count * each.backward)
+    return total
+
+
+def _score(config: Config, patches: int) -> Passes:
+    known = [config.explainer(entry) for entries in config.groups.values() for entry in entries]
+    metrics = [config.metric(name) for name in config["score"]["metrics"]]
+    cells = [
+        (explainer, metric, removal)
+        for explainer in known
+        for metric in metrics
+        for removal in (config["score"]["removals"] if "removal" in metric.plugin.meta["needs"] else [None])
+    ]
+    once = scoring_passes(cells, config["explain"]["images"], patches, config["model"]["width"])
+    # A group is a process of its own, but groups are few: what is drawn is counted once.
+    return Passes(once.forward * len(config.models), once.backward * len(config.models))
 
 
 def _images(config: Config, domain: str) -> dict[str, int]:

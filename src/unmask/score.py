@@ -16,7 +16,8 @@ from unmask.config import Config, ModelId
 from unmask.errors import UserError
 from unmask.files import read_table, write_table
 from unmask.layout import Layout
-from unmask.passes import declared
+from unmask.plan import scoring_passes
+from unmask.progress import bar
 from unmask.scoring import (
     CURVES,
     Cell,
@@ -85,15 +86,17 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
     missing = {entry: [cell for cell in cells if cell.key not in kept[entry]] for entry, cells in pending.items()}
     _announce(work, missing)
     tables, curves = [], []
-    for entry, cells in pending.items():
-        found = {cell.key: kept[entry].get(cell.key) for cell in cells}
-        for cell in missing[entry]:
-            found[cell.key] = work.score(cell)
-        work.finish(entry)
-        tables += [scores for scores, _ in found.values()]
-        curves += [traced for _, traced in found.values()]
-        if missing[entry]:
-            _keep(folder / "cells", entry, found)
+    with bar(sum(map(len, missing.values())), f"score {model_id.folder}", " cells") as progress:
+        for entry, cells in pending.items():
+            found = {cell.key: kept[entry].get(cell.key) for cell in cells}
+            for cell in missing[entry]:
+                found[cell.key] = work.score(cell)
+                progress.update()
+            work.finish(entry)
+            tables += [scores for scores, _ in found.values()]
+            curves += [traced for _, traced in found.values()]
+            if missing[entry]:
+                _keep(folder / "cells", entry, found)
     whole = _typed(pd.concat(tables, ignore_index=True).assign(config_hash=config_hash(config, model_id)), COLUMNS)
     traced = _typed(pd.concat(curves, ignore_index=True), CURVES)
     # What depends on no map was traced with each explainer's.
@@ -156,21 +159,16 @@ def _typed(table: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
 
 
 def _announce(work: Work, missing: dict[str, list[Cell]]) -> None:
-    """Say before the first pass what will be computed; shared passes are counted once."""
-    number, planned = sum(map(len, missing.values())), 0.0
-    for cells in missing.values():
-        explained = 0.0
-        for cell in cells:
-            images = len(work.index["images"][: cell.metric.images])
-            patches = (work.config["image"]["size"] // work.config["image"]["patch"]) ** 2
-            passes = cell.metric.plugin.meta["passes"]
-            planned += images * declared(passes.get("forward", "0"), cell.metric.options, patches)
-            times = declared(passes.get("explanations", "0"), cell.metric.options, patches)
-            one = cell.explainer.plugin.meta["passes"]
-            cost = sum(
-                weight * declared(one.get(kind, "0"), cell.explainer.options, patches, work.config["model"]["width"])
-                for kind, weight in (("forward", 1), ("backward", 3))
-            )
-            explained = max(explained, images * times * cost)
-        planned += explained
-    print(f"scores: {number} cells to compute, at most {planned:.0f} forward-pass equivalents", flush=True)
+    """Say before the first pass what will be computed, and about how long it takes."""
+    cells = [(cell.explainer, cell.metric, cell.removal) for some in missing.values() for cell in some]
+    if not cells:
+        print("scores: 0 cells to compute", flush=True)
+        return
+    patches = (work.config["image"]["size"] // work.config["image"]["patch"]) ** 2
+    planned = scoring_passes(cells, len(work.index["images"]), patches, work.config["model"]["width"])
+    minutes = planned.total * work.seconds_per_pass() / 60
+    print(
+        f"scores: {len(cells)} cells to compute, at most {planned.total} forward-pass equivalents "
+        f"(about {minutes:.1f} minutes of passes)",
+        flush=True,
+    )

@@ -114,6 +114,20 @@ class Work:
             self._loaded = _load(self.config, self.model_id, self._test_path, self.index["images"], self._device)
         return self._loaded
 
+    def seconds_per_pass(self) -> float:
+        """Of one image forward, in a mini-batch, on this machine: for a forecast."""
+        import torch
+
+        from unmask.device import batch_size
+
+        model, images = self.loaded.model, self.loaded.images
+        images = images[torch.arange(batch_size(self._device)) % len(images)]
+        with torch.inference_mode():
+            model(images)
+            start = time.perf_counter()
+            model(images).sum().item()  # waits for a GPU
+        return (time.perf_counter() - start) / len(images)
+
     def entry(self, name: str) -> dict[str, Any]:
         """What stage 4 says of an explainer's maps."""
         if name not in self._by_name:

@@ -1,5 +1,7 @@
 """Stage 5 on a tiny model and maps written after the contract of stage 4."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ import torch
 from unmask import explain, score, scoring
 from unmask.config import Config, ModelId
 from unmask.errors import UserError
-from unmask.files import read_json, read_table, sha256, write_arrays, write_json, write_table
+from unmask.files import read_arrays, read_json, read_table, sha256, write_arrays, write_json, write_table
 from unmask.layout import Layout
 from unmask.models import checkpoint
 from unmask.models.vit import Classifier
@@ -241,6 +243,7 @@ def log_of(capsys, settings):
 def test_only_missing_cells_are_computed(results, capsys):
     first = log_of(capsys, config(results, metrics=["sparseness", "pixel_flipping"]))
     assert "4 cells to compute, at most 48 forward-pass equivalents" in first
+    assert "minutes of passes" in first
     path = Layout(results).scores(MODEL) / "some.parquet"
     before = path.read_bytes()
     assert "0 cells to compute" in log_of(capsys, config(results, metrics=["sparseness", "pixel_flipping"]))
@@ -258,6 +261,18 @@ def test_only_missing_cells_are_computed(results, capsys):
     index["explainers"][0]["sha256"] = sha256(path)
     write_json(path.with_name("some.json"), index)
     assert "1 cells to compute" in log_of(capsys, robustness)
+
+
+def test_what_metrics_share_is_planned_and_spent_once(results, capsys):
+    names = ["pixel_flipping", "srg", "pixel_flipping_gain", "faithfulness_correlation", "max_sensitivity"]
+    log = log_of(capsys, config(results, metrics=[*names, "local_lipschitz", "avg_sensitivity"]))
+    planned = int(re.search(r"at most (\d+) forward-pass", log)[1])
+    patches, orders, runs, samples = 4, 2, 50, 5
+    drawn = orders * patches + 1 + runs
+    saliency, oracle = 2 * patches + samples * 3, 2 * patches
+    assert planned == COUNT * (drawn + saliency + oracle)
+    spent = sum(int(count) for count in re.findall(r" s, (\d+) passes", log))
+    assert 0.8 * planned < spent <= planned  # the image without any patch ends every curve, and is computed once
 
 
 def test_scores_do_not_depend_on_which_metrics_are_asked_for_or_in_which_order(results, tmp_path):
@@ -318,3 +333,78 @@ def test_stage_4_hands_over_to_stage_5(results):
     moved = of(table, metric="max_sensitivity", status="ok").groupby("explainer")["score"].mean()
     assert moved["oracle"] == 0
     assert moved["random_patch"] > 0.3
+
+
+TRACING = '''"""A metric that keeps two curves, one of which depends on no map."""
+import numpy as np
+
+META = {"kind": "metrics", "category": "axiomatic", "direction": "higher", "needs": ["removal"],
+        "passes": {"forward": "0", "explanations": "0"}, "citation": "-"}
+
+
+def score(case):
+    case.trace("tracing", case.patch_maps.reshape(len(case), -1))
+    case.trace("random", case.rng("curve").random((len(case), 3)))
+    return np.ones(len(case))
+'''
+
+
+def test_curves_that_metrics_trace_are_kept_and_those_without_a_map_once(results, tmp_path, capsys):
+    (tmp_path / "tracing.py").write_text(TRACING)
+    settings = config(results, metrics=["tracing", "sparseness"], plugins=[tmp_path / "tracing.py"])
+    run(settings)
+    path = Layout(results).scores(MODEL) / "some.curves.parquet"
+    curves, bytes_before = read_table(path), path.read_bytes()
+    assert list(curves.columns) == list(scoring.CURVES)
+    own = of(curves, metric="tracing")
+    assert own.groupby("explainer").size().to_dict() == {"saliency": 6, "oracle": 5}  # no evidence on t5
+    maps = read_arrays(Layout(results).maps(MODEL) / "saliency.safetensors")["maps"]
+    expected = maps.reshape(COUNT, 2, 8, 2, 8).sum((2, 4)).reshape(COUNT, 4)
+    found = np.stack(of(own, explainer="saliency")["curve"])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found.dtype == np.float32
+    random = of(curves, metric="random")
+    assert random["explainer"].isna().all()
+    assert random["image_id"].tolist() == [f"t{i}" for i in range(COUNT)]
+    assert (random["removal"] == "mean").all()
+    run(settings)
+    assert path.read_bytes() == bytes_before
+    run(config(results, metrics=["sparseness", "tracing", "complexity"], plugins=[tmp_path / "tracing.py"]))
+    assert path.read_bytes() == bytes_before
+
+
+SUM = '''"""The mean brightness of all images of the mini-batch, and how many they are."""
+import numpy as np
+
+META = {"kind": "metrics", "category": "axiomatic", "direction": "higher", "needs": ["model"],
+        "passes": {"forward": "1", "explanations": "0"}, "citation": "-", "options": {"size": False}}
+
+
+def score(case, size):
+    case.model(case.images)
+    return np.full(len(case), float(len(case) if size else case.images.mean()))
+'''
+
+
+def test_a_metric_sees_all_images_whatever_maps_failed_and_not_more_than_a_batch(results, tmp_path):
+    (tmp_path / "brightness.py").write_text(SUM)
+    rng = np.random.default_rng(1)
+    maps = {name: rng.random((COUNT, SIZE, SIZE)) for name in ("saliency", "oracle")}
+    maps["saliency"][2] = np.nan
+    write_index(Layout(results), maps, {"saliency": {"t1": "the map is all zero"}})
+    made = config(results, metrics=["brightness"], plugins=[tmp_path / "brightness.py"])
+    table = of(run(made), status="ok")
+    assert table.groupby("explainer").size().to_dict() == {"saliency": 4, "oracle": 6}
+    assert table["score"].nunique() == 1
+    assert (table["passes"] == 1).all()
+    data = {**made.data, "score": {**made.data["score"], "batch": 4, "options": {"brightness": {"size": True}}}}
+    parts = of(run(Config(data)), explainer="oracle").set_index("image_id")["score"]
+    assert parts.tolist() == [4, 4, 4, 4, 2, 2]
+
+
+def test_scores_of_small_batches_are_those_of_a_large_one(results):
+    names = ["pixel_flipping", "sparseness", "relevance_mass_accuracy"]
+    made = config(results, entries=["saliency"], metrics=names)  # no ties, which are broken at random
+    table = run(made)
+    small = run(Config({**made.data, "score": {**made.data["score"], "batch": 2}}))
+    np.testing.assert_allclose(table["score"], small["score"], rtol=0, atol=1e-6)

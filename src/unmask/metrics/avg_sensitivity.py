@@ -14,6 +14,7 @@ META = {
     "direction": "lower",
     "needs": ["explainer"],
     "passes": {"forward": "0", "explanations": "samples"},
+    "shares": {"explanations": {"noise": "samples"}},
     "options": {"samples": 5, "radius": 0.05},
     "ranges": {"samples": [1, None], "radius": [0.0, 1.0]},
     "quantus": "AvgSensitivity",

@@ -13,7 +13,7 @@ META = {
     "direction": "higher",
     "needs": ["removal"],
     "passes": {"forward": "1 + runs", "explanations": "0"},
-    "shared": True,  # the random subsets, and so the passes, are the same for every explainer
+    "draws": {"correlation": "1 + runs"},  # the random subsets are the same for every explainer
     "options": {"runs": 50, "share": 0.25},
     "ranges": {"runs": [3, None], "share": [0.0, 1.0]},
     "quantus": "FaithfulnessCorrelation",

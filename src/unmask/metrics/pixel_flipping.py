@@ -12,6 +12,7 @@ META = {
     "direction": "lower",
     "needs": ["removal"],
     "passes": {"forward": "patches // step", "explanations": "0"},
+    "shares": {"forward": {"morf": "patches // step"}},
     "options": {"step": 1},
     "ranges": {"step": [1, None]},
     "quantus": "PixelFlipping",

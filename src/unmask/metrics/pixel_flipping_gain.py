@@ -15,6 +15,8 @@ META = {
     "direction": "higher",
     "needs": ["removal"],
     "passes": {"forward": "patches // step * (1 + orders)", "explanations": "0"},
+    "shares": {"forward": {"morf": "patches // step"}},
+    "draws": {"random": "patches // step * orders"},
     "options": {"orders": 2, "step": 1},
     "ranges": {"orders": [1, None], "step": [1, None]},
     "chance": "0",

@@ -15,6 +15,7 @@ META = {
     "direction": "higher",
     "needs": ["removal"],
     "passes": {"forward": "2 * patches // step", "explanations": "0"},
+    "shares": {"forward": {"morf": "patches // step", "lerf": "patches // step"}},
     "options": {"step": 1},
     "ranges": {"step": [1, None]},
     "chance": "0",
