@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from unmask import digest, files, registry, seeds
 from unmask.config import Config
+from unmask.domains import CONCEPT
 from unmask.errors import UserError
 from unmask.layout import Layout
 
@@ -115,7 +116,8 @@ def _write_pool(config: Config) -> None:
 
 
 def _arrays(split: Split) -> dict[str, np.ndarray]:
-    return {"images": split.images, "labels": split.labels, "masks": split.masks, "shortcut": split.shortcut}
+    plain = {"images": split.images, "labels": split.labels, "masks": split.masks, "shortcut": split.shortcut}
+    return plain | {CONCEPT + name: pixels for name, pixels in split.concepts.items()}
 
 
 def _table(split: Split, classes: list[str]) -> pd.DataFrame:
@@ -133,18 +135,10 @@ def _table(split: Split, classes: list[str]) -> pd.DataFrame:
 
 
 def _card(splits: Splits) -> dict[str, Any]:
-    """The numbers of the card: counts, evidence area per class over all splits, and a hash of every array."""
+    """The numbers of the card: counts, areas of evidence per class and of concepts over all splits, and a hash."""
     import numpy as np
 
     parts = {name: getattr(splits, name) for name in SPLITS}
-    labels = np.concatenate([part.labels for part in parts.values()])
-    areas = np.concatenate([part.masks.mean((1, 2)) for part in parts.values()])
-    evidence = {}
-    for label, name in enumerate(splits.classes):
-        area = areas[(labels == label) & (areas > 0)]
-        evidence[name] = {"images": len(area)} | (
-            {"mean": float(area.mean()), "min": float(area.min()), "max": float(area.max())} if len(area) else {}
-        )
     return {
         "classes": splits.classes,
         "size": splits.train.images.shape[1],
@@ -155,11 +149,25 @@ def _card(splits: Splits) -> dict[str, Any]:
             for name, part in parts.items()
         },
         "unlabelled": len(splits.unlabelled),
-        "evidence": evidence,
+        "evidence": {
+            name: _areas([part.masks[part.labels == label] for part in parts.values()])
+            for label, name in enumerate(splits.classes)
+        },
+        "concepts": {name: _areas([part.concepts[name] for part in parts.values()]) for name in splits.test.concepts},
         "shortcut": {name: int(part.shortcut.any((1, 2)).sum()) for name, part in parts.items()},
         "origin": splits.origin,
         "sha256": _sha256(splits),
     }
+
+
+def _areas(masks: list[np.ndarray]) -> dict[str, Any]:
+    """How many images have marked pixels, and the shares of theirs."""
+    import numpy as np
+
+    areas = np.concatenate([some.mean((1, 2)) for some in masks])
+    areas = areas[areas > 0]
+    extent = {"mean": float(areas.mean()), "min": float(areas.min()), "max": float(areas.max())} if len(areas) else {}
+    return {"images": len(areas), **extent}
 
 
 def _sha256(splits: Splits) -> str:
@@ -186,6 +194,12 @@ def check(splits: Splits, size: int, where: str) -> None:
         _expect(split.labels, "int64", (n,), f"{at} labels")
         _expect(split.masks, "bool", (n, size, size), f"{at} masks")
         _expect(split.shortcut, "bool", (n, size, size), f"{at} shortcut")
+        if set(split.concepts) != set(splits.train.concepts):
+            raise UserError(f"{at} has other concepts than train; give every split the same, empty where unseen")
+        for concept, pixels in split.concepts.items():
+            _expect(pixels, "bool", (n, size, size), f"{at} concept '{concept}'")
+            if (pixels & split.masks).any():
+                raise UserError(f"{at} concept '{concept}' overlaps the evidence; leave evidence pixels out of it")
         absent = [c for i, c in enumerate(splits.classes) if not (split.labels == i).any()]
         if absent:
             raise UserError(f"{at} has no image of class {', '.join(absent)}; every split needs every class")

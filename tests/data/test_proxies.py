@@ -36,8 +36,8 @@ def render(domain, kind, seed, size=64, difficulty=0.5):
 def test_evidence_changes_pixels_inside_its_mask_and_nowhere_else(domain, kind, size):
     reach = 2 if (domain, kind) == ("driving", 2) else 1  # the rim of a triangle is longer at its corners
     for seed in range(6):
-        without, nothing = render(domain, 0, seed, size)
-        image, mask = render(domain, kind, seed, size)
+        without, nothing, _ = render(domain, 0, seed, size)
+        image, mask, _ = render(domain, kind, seed, size)
         changed = (image != without).any(-1)
         rim = binary_dilation(mask, np.ones((3, 3)), iterations=reach)  # anti-aliased beyond half coverage
         assert not nothing.any()
@@ -138,8 +138,8 @@ def test_difficulty_lowers_the_size_and_the_contrast_of_evidence(domain):
         sizes, changes = [], []
         for kind in (1, 2, 3):
             for seed in range(8):
-                without, _ = render(domain, 0, seed, difficulty=difficulty)
-                image, mask = render(domain, kind, seed, difficulty=difficulty)
+                without, _, _ = render(domain, 0, seed, difficulty=difficulty)
+                image, mask, _ = render(domain, kind, seed, difficulty=difficulty)
                 around = binary_dilation(mask, iterations=4) & ~binary_dilation(mask)
                 sizes.append(mask.mean())
                 changes.append(np.abs(image[mask].astype(float) - without[mask]).mean() / without[around].std())
@@ -171,6 +171,73 @@ def test_the_shortcut_gives_the_class_away_in_training_only():
             assert binary_erosion(pixels, np.ones((3, 3))).sum() == 1  # one square of 3 x 3
     assert agree["train"] == 1
     assert agree["test"] == pytest.approx(0.25, abs=0.1)
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_marking_concepts_changes_no_pixel(domain, monkeypatch):
+    marked = build(domain, shortcut=0.5)
+    monkeypatch.setattr(Canvas, "mark", lambda *arguments: None)
+    monkeypatch.setattr(Canvas, "hide", lambda *arguments: None)
+    plain = build(domain, shortcut=0.5)
+    for name in ("train", "val", "test"):
+        one, other = getattr(marked, name), getattr(plain, name)
+        for array in ("images", "labels", "masks", "shortcut"):
+            np.testing.assert_array_equal(getattr(one, array), getattr(other, array))
+        assert all(pixels.any() for pixels in one.concepts.values())
+        assert not any(pixels.any() for pixels in other.concepts.values())
+    np.testing.assert_array_equal(marked.unlabelled, plain.unlabelled)
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_a_concept_is_marked_where_it_was_just_painted(domain, monkeypatch):
+    before, names = {}, set()
+
+    def spied(paint):
+        def spy(canvas, *arguments):
+            before[canvas] = canvas.pixels.copy()
+            paint(canvas, *arguments)
+
+        return spy
+
+    def mark(canvas, name, coverage):
+        changed = (canvas.pixels != before[canvas]).any(-1)
+        assert not changed[coverage == 0].any()
+        assert changed[coverage >= 0.5].all()
+        names.add(name)
+
+    for paint in ("paint", "multiply"):
+        monkeypatch.setattr(Canvas, paint, spied(getattr(Canvas, paint)))
+    monkeypatch.setattr(Canvas, "mark", mark)
+    for seed in range(12):
+        render(domain, 1, seed)
+    assert names == set(painter(domain).concepts)
+
+
+def test_what_is_hidden_is_no_longer_marked():
+    canvas = Canvas(40)
+    low, high = canvas.box((0.5, 0.5), (0.3, 0.3)), canvas.box((0.5, 0.7), (0.1, 0.2))
+    canvas.mark("low", canvas.coverage(low))
+    canvas.mark("low", canvas.coverage(canvas.box((0.1, 0.1), (0.05, 0.05))))
+    canvas.hide(canvas.coverage(high))
+    canvas.mark("high", canvas.coverage(high))
+    seen = {name: coverage >= 0.5 for name, coverage in canvas.marked.items()}
+    assert seen["high"].sum() == 8 * 16
+    assert seen["low"].sum() == 24 * 24 + 4 * 4 - 8 * 12
+    assert not (seen["low"] & seen["high"]).any()
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_concepts_lie_beside_evidence_and_tag_and_do_not_tell_the_class(domain):
+    part = build(domain, size=64, train=4, val=4, test=120, unlabelled=0, shortcut=0.5).test
+    assert list(part.concepts) == list(painter(domain).concepts)
+    for name, pixels in part.concepts.items():
+        assert not (pixels & (part.masks | part.shortcut)).any()
+        seen = pixels.any((1, 2))
+        assert seen.mean() > 0.2, name
+        by_class = [seen[part.labels == label].mean() for label in range(4)]
+        assert np.ptp(by_class) < 4 * (0.25 * 2 / 30) ** 0.5  # four standard errors of a difference at most
+    if domain == "driving":
+        assert not (part.concepts["house"] & part.concepts["box"]).any()
 
 
 @pytest.mark.parametrize(("options", "size", "said"), [({}, 16, "32 or more"), ({"val": 3}, 32, "val = 3")])

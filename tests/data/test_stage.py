@@ -53,6 +53,8 @@ def test_the_files_hold_to_the_contract(written):
             "labels": ("int64", (n,)),
             "masks": ("bool", (n, 32, 32)),
             "shortcut": ("bool", (n, 32, 32)),
+            "concepts/house": ("bool", (n, 32, 32)),
+            "concepts/box": ("bool", (n, 32, 32)),
         }
         assert list(table) == ["image_id", "label", "class", "group", "evidence_fraction"]
         np.testing.assert_array_equal(table["label"], arrays["labels"])
@@ -80,6 +82,14 @@ def test_the_card_counts_what_is_in_the_files(written):
         "max": areas.max(),
     }
     assert card["evidence"]["none"] == {"images": 0}
+    boxes = np.concatenate([a["concepts/box"].mean((1, 2)) for a in arrays.values()])
+    assert list(card["concepts"]) == ["house", "box"]
+    assert card["concepts"]["box"] == {
+        "images": int((boxes > 0).sum()),
+        "mean": pytest.approx(boxes[boxes > 0].mean()),
+        "min": boxes[boxes > 0].min(),
+        "max": boxes.max(),
+    }
     assert set(card["origin"]["textures"]) == {"brick", "grass", "gravel"}
     assert card["options"]["shortcut"] == 1.0
 
@@ -118,7 +128,7 @@ def test_the_card_names_the_arrays(written, tmp_path):
     other = Settings(tmp_path, {"defect": FEW}, seed=1)
     data.run(other, domain="defect")
     changed = read_json(tmp_path / "1_data/defect/card.json")
-    assert {key for key in card if card[key] != changed[key]} == {"sha256", "seed", "evidence"}
+    assert {key for key in card if card[key] != changed[key]} == {"sha256", "seed", "evidence", "concepts"}
 
 
 def test_settings_follow_options_and_files(tmp_path):
@@ -163,6 +173,8 @@ BREACHES = {
     "label": (lambda s: {"labels": np.append(s.labels[:-1], 4)}, "outside 0 to 3"),
     "twice": (lambda s: {"ids": ["x"] * len(s.ids)}, "occurs twice"),
     "ids": (lambda s: {"ids": s.ids[1:]}, "12 images but 11 ids"),
+    "concept": (lambda s: {"concepts": {"pit": s.masks * 1.0}}, " concept 'pit' are float64"),
+    "concepts": (lambda s: {"concepts": {"pit": s.masks}}, " concept 'pit' overlaps the evidence"),
 }
 
 
@@ -175,6 +187,14 @@ def test_a_plugin_that_breaks_the_contract_is_told(breach):
     broken = dataclasses.replace(splits, train=dataclasses.replace(splits.train, **change(splits.train)))
     with pytest.raises(UserError, match=rf"^domains\.mine: train.*{said}"):
         data.check(broken, 32, "domains.mine")
+
+
+def test_a_split_with_other_concepts_is_told():
+    plugin = registry.find("domains", "defect")
+    splits = plugin.load().build({**plugin.options, **FEW}, size=32, seed=0)
+    other = dataclasses.replace(splits.test, concepts={"pit": splits.test.concepts["pit"]})
+    with pytest.raises(UserError, match="test has other concepts than train; give every split the same"):
+        data.check(dataclasses.replace(splits, test=other), 32, "domains.mine")
 
 
 def test_a_group_in_two_splits_is_told():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+
+CONCEPT = "concepts/"  # before a concept's name in a split's file
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Split:
     shortcut: np.ndarray  # bool [N, H, W], pixels of the planted tag; all False without one
     ids: list[str]
     groups: list[str]
+    # Kinds of objects that decide nothing, by name: bool [N, H, W], where they are seen; not on evidence or tag.
+    concepts: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

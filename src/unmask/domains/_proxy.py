@@ -1,4 +1,4 @@
-"""Turns a painter of scenes into a domain: splits, seeds per image, exact evidence masks and the planted shortcut."""
+"""Turns a painter of scenes into a domain: splits, seeds per image, exact masks and the planted shortcut."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ from unmask.seeds import derive, numpy_generator
 class Painter:
     """A domain's scene. Class 0 has no evidence.
 
-    `background(canvas, rng, difficulty)` paints what every class may show, distractors included;
+    `background(canvas, rng, difficulty)` paints what every class may show, and marks the distractors, the `concepts`;
     `evidence(canvas, kind, rng, difficulty)` paints class `kind` > 0 and returns its coverage [size, size] in [0, 1].
     """
 
     classes: Sequence[str]
     textures: Sequence[str]
+    concepts: Sequence[str]
     background: Callable[[Canvas, np.random.Generator, float], None]
     evidence: Callable[[Canvas, int, np.random.Generator, float], np.ndarray]
 
 
-def render(painter: Painter, kind: int, *, size: int, seed: int, difficulty: float) -> tuple[np.ndarray, np.ndarray]:
-    """One image, uint8 [size, size, 3], and its evidence, bool [size, size]: the pixels painted at least by half.
+def render(
+    painter: Painter, kind: int, *, size: int, seed: int, difficulty: float
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """One image, uint8 [size, size, 3], its evidence and its concepts, bool [size, size]: pixels covered by half.
 
     The same seed with another kind gives the same scene: the images differ only where evidence is painted.
     """
@@ -40,7 +43,8 @@ def render(painter: Painter, kind: int, *, size: int, seed: int, difficulty: flo
     mask = np.zeros((size, size), bool)
     if kind:
         mask = painter.evidence(canvas, kind, numpy_generator(seed, "evidence"), difficulty) >= 0.5
-    return finish(canvas, numpy_generator(seed, "finish"), difficulty), mask
+    concepts = {name: (canvas.marked.get(name, np.zeros_like(canvas.x)) >= 0.5) & ~mask for name in painter.concepts}
+    return finish(canvas, numpy_generator(seed, "finish"), difficulty), mask, concepts
 
 
 def tag_colours(classes: int) -> np.ndarray:
@@ -93,15 +97,20 @@ def _split(painter: Painter, options: dict[str, Any], name: str, size: int, seed
     count, classes = options[name], len(painter.classes)
     images = np.zeros((count, size, size, 3), np.uint8)
     masks, shortcut = np.zeros((2, count, size, size), bool)
+    concepts = {concept: np.zeros((count, size, size), bool) for concept in painter.concepts}
     labels = np.arange(count, dtype=np.int64) % classes
     colours = tag_colours(classes)
     for i in range(count):
         own = derive(seed, name, i)
-        images[i], masks[i] = render(painter, int(labels[i]), size=size, seed=own, difficulty=options["difficulty"])
+        images[i], masks[i], seen = render(
+            painter, int(labels[i]), size=size, seed=own, difficulty=options["difficulty"]
+        )
         rng = numpy_generator(own, "shortcut")
         tagged, other, corner = rng.random() < options["shortcut"], rng.integers(classes), rng.integers(4)
         if tagged:
             shortcut[i] = plant(images[i], colours[labels[i] if name == "train" else other], int(corner))
             masks[i] &= ~shortcut[i]
+        for concept, pixels in seen.items():
+            concepts[concept][i] = pixels & ~shortcut[i]
     ids = [f"{name}-{i:05d}" for i in range(count)]
-    return Split(images, labels, masks, shortcut, ids, list(ids))
+    return Split(images, labels, masks, shortcut, ids, list(ids), concepts)

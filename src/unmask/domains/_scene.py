@@ -13,13 +13,17 @@ import numpy as np
 
 
 class Canvas:
-    """A square picture, float32 [size, size, 3], with the pixel centres `x` (across) and `y` (down) in (0, 1)."""
+    """A square picture, float32 [size, size, 3], with the pixel centres `x` (across) and `y` (down) in (0, 1).
+
+    `marked` is the coverage [size, size] by what was marked with a name.
+    """
 
     def __init__(self, size: int):
         self.size = size
         centres = (np.arange(size, dtype=np.float32) + 0.5) / size
         self.y, self.x = np.meshgrid(centres, centres, indexing="ij")
         self.pixels = np.zeros((size, size, 3), np.float32)
+        self.marked: dict[str, np.ndarray] = {}
 
     def at_least(self, radius: float, pixels: float = 0.8) -> float:
         """`radius`, but large enough that a disc of it covers a pixel centre wherever it lies."""
@@ -37,6 +41,14 @@ class Canvas:
     def multiply(self, coverage: np.ndarray, factor: object) -> None:
         """Stain: multiply by a factor per channel, so that the texture below stays."""
         self.pixels *= 1 + coverage[..., None] * (np.asarray(factor, np.float32) - 1)
+
+    def hide(self, coverage: np.ndarray) -> None:
+        """Take what something opaque covers from the marks."""
+        self.marked = {name: below * (1 - coverage) for name, below in self.marked.items()}
+
+    def mark(self, name: str, coverage: np.ndarray) -> None:
+        """Remember where an object is; painting it is another matter."""
+        self.marked[name] = np.maximum(self.marked.get(name, 0.0), coverage)
 
     def disc(self, centre: tuple[float, float], radius: float) -> np.ndarray:
         """Distance to a disc around (y, x)."""

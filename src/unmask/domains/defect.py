@@ -28,6 +28,7 @@ META = {
     "citation": "brick, gravel: CC0Textures, grass: DeviantArt, CC0 1.0, through scikit-image",
 }
 CLASSES = ("none", "scratch", "hole", "stain")
+CONCEPTS = ("seam", "shadow", "pit")
 SURFACES = ("brick", "grass", "gravel")
 
 
@@ -44,14 +45,19 @@ def background(canvas: Canvas, rng: np.random.Generator, difficulty: float) -> N
     grain = 0.5 + (grain - grain.mean()) / (grain.std() + 1e-3) * (0.05 + 0.05 * difficulty) * rng.uniform(0.7, 1.2)
     canvas.pixels[:] = grain * rng.uniform(0.8, 1.15) * (1 + rng.uniform(-0.1, 0.1, 3))
     for _ in range(rng.integers(0, 2 + round(2 * difficulty))):
-        seam = canvas.curve(wander(rng, place(rng, 0.1), rng.uniform(0.8, 1.4), 0.02, 3), rng.uniform(0.01, 0.03))
-        canvas.multiply(canvas.coverage(seam, 0.09), 1 + rng.choice([-1, 1]) * rng.uniform(0.08, 0.22) * np.ones(3))
+        path = canvas.curve(wander(rng, place(rng, 0.1), rng.uniform(0.8, 1.4), 0.02, 3), rng.uniform(0.01, 0.03))
+        seam = canvas.coverage(path, 0.09)
+        canvas.multiply(seam, 1 + rng.choice([-1, 1]) * rng.uniform(0.08, 0.22) * np.ones(3))
+        canvas.mark("seam", seam)
     for _ in range(rng.integers(0, 3)):
-        shadow = canvas.blob(place(rng, 0.0), rng.uniform(0.1, 0.2), rng)
-        canvas.multiply(canvas.coverage(shadow, 0.2), 1 + rng.uniform(-0.3, 0.3) * np.ones(3))
+        shadow = canvas.coverage(canvas.blob(place(rng, 0.0), rng.uniform(0.1, 0.2), rng), 0.2)
+        canvas.multiply(shadow, 1 + rng.uniform(-0.3, 0.3) * np.ones(3))
+        canvas.mark("shadow", shadow)
     for _ in range(rng.integers(0, 2 + round(3 * difficulty))):
-        pit = canvas.blob(place(rng, 0.02), canvas.at_least(rng.uniform(0.012, 0.03)), rng, 0.3, rng.uniform(1, 2))
-        canvas.multiply(canvas.coverage(pit), rng.choice([0.6, 1.35]) * np.ones(3))
+        shape = canvas.blob(place(rng, 0.02), canvas.at_least(rng.uniform(0.012, 0.03)), rng, 0.3, rng.uniform(1, 2))
+        pit = canvas.coverage(shape)
+        canvas.multiply(pit, rng.choice([0.6, 1.35]) * np.ones(3))
+        canvas.mark("pit", pit)
 
 
 def evidence(canvas: Canvas, kind: int, rng: np.random.Generator, difficulty: float) -> np.ndarray:
@@ -83,7 +89,7 @@ def evidence(canvas: Canvas, kind: int, rng: np.random.Generator, difficulty: fl
     return coverage
 
 
-PAINTER = Painter(CLASSES, SURFACES, background, evidence)
+PAINTER = Painter(CLASSES, SURFACES, CONCEPTS, background, evidence)
 
 
 def build(options: dict[str, Any], *, size: int, seed: int) -> Splits:

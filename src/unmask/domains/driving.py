@@ -28,6 +28,7 @@ META = {
     "citation": "brick, gravel: CC0Textures, grass: DeviantArt, CC0 1.0, through scikit-image",
 }
 CLASSES = ("none", "stop", "yield", "mandatory")
+CONCEPTS = ("house", "box")  # a box with its post
 RED, WHITE, BLUE = (0.78, 0.12, 0.13), (0.93, 0.93, 0.92), (0.1, 0.28, 0.72)
 SIGN_PAINTS, OTHER_PAINTS = (RED, WHITE, BLUE), ((0.85, 0.65, 0.15), (0.3, 0.3, 0.33), (0.5, 0.36, 0.24))
 
@@ -50,6 +51,8 @@ def background(canvas: Canvas, rng: np.random.Generator, difficulty: float) -> N
         tilt = rng.uniform(-0.25, 0.25)
         outer = canvas.coverage(canvas.box(at, tuple(half), tilt))
         canvas.paint(outer, paint, 0.95)
+        canvas.hide(outer)
+        canvas.mark("box", outer)
         if rng.random() < 0.5:  # a panel or window within, in another colour
             inner = canvas.coverage(canvas.box(at, tuple(half * rng.uniform(0.3, 0.75, 2)), tilt))
             canvas.paint(inner, _paint(rng, difficulty), 0.9)
@@ -104,7 +107,10 @@ def _houses(canvas: Canvas, rng: np.random.Generator, horizon: float) -> None:
         at = (horizon - half[0] + 0.02, float(rng.uniform(0, 1)))
         bricks = sample("brick", canvas.y * 1.5 + rng.random(), canvas.x * 1.5 + rng.random(), 1.5 / canvas.size)
         tint = np.array([0.95, 0.72, 0.6]) * rng.uniform(0.7, 1.25) * rng.uniform(0.85, 1.15, 3)
-        canvas.paint(canvas.coverage(canvas.box(at, half)), bricks * 1.3 * tint)
+        house = canvas.coverage(canvas.box(at, half))
+        canvas.paint(house, bricks * 1.3 * tint)
+        canvas.hide(house)
+        canvas.mark("house", house)
 
 
 def _ground(canvas: Canvas, rng: np.random.Generator, horizon: float) -> None:
@@ -115,6 +121,7 @@ def _ground(canvas: Canvas, rng: np.random.Generator, horizon: float) -> None:
     verge = sample("grass", depth * 0.6 + shift[0], across * 0.6 + shift[1], 1 / canvas.size)
     asphalt = sample("gravel", depth * 0.4 + shift[1], across * 0.4 + shift[0], 1 / canvas.size)
     below = canvas.coverage(horizon - canvas.y)
+    canvas.hide(below)
     canvas.paint(below, (0.25 + verge) * np.array([0.55, 0.68, 0.3]) * rng.uniform(0.8, 1.3))
     bend, width = rng.uniform(-0.15, 0.15), rng.uniform(0.28, 0.42)
     off = across - bend / np.maximum(depth, 0.2)
@@ -128,8 +135,11 @@ def _ground(canvas: Canvas, rng: np.random.Generator, horizon: float) -> None:
 def _post(canvas: Canvas, at: tuple[float, float], half: float, rng: np.random.Generator) -> None:
     """A post from the object down to the ground."""
     foot = rng.uniform(0.7, 0.95)
-    pole = canvas.box(((at[0] + half + foot) / 2, at[1]), (max(foot - at[0] - half, 0.01) / 2, 0.009))
-    canvas.paint(canvas.coverage(pole), (0.45, 0.45, 0.47), 0.9)
+    middle, reach = (at[0] + half + foot) / 2, max(foot - at[0] - half, 0.01) / 2
+    pole = canvas.coverage(canvas.box((middle, at[1]), (reach, 0.009)))
+    canvas.paint(pole, (0.45, 0.45, 0.47), 0.9)
+    canvas.hide(pole)
+    canvas.mark("box", pole)
 
 
 def _arrow(canvas: Canvas, at: tuple[float, float], radius: float, colour: np.ndarray, turn: float) -> None:
@@ -141,7 +151,7 @@ def _arrow(canvas: Canvas, at: tuple[float, float], radius: float, colour: np.nd
     canvas.paint(canvas.coverage(canvas.polygon(tuple(head), 0.24 * radius, 3, np.arctan2(-up[0], -up[1]))), colour)
 
 
-PAINTER = Painter(CLASSES, ("brick", "grass", "gravel"), background, evidence)
+PAINTER = Painter(CLASSES, ("brick", "grass", "gravel"), CONCEPTS, background, evidence)
 
 
 def build(options: dict[str, Any], *, size: int, seed: int) -> Splits:

@@ -28,6 +28,7 @@ META = {
     "citation": "retina: Mikael Häggström, CC0 1.0, through scikit-image",
 }
 CLASSES = ("none", "haemorrhage", "exudate", "microaneurysms")
+CONCEPTS = ("vessel", "shadow", "speck")
 BLOOD, LIPID = np.array([0.62, 0.36, 0.42]), np.array([0.98, 0.86, 0.52])  # stain factor; colour
 
 
@@ -43,17 +44,21 @@ def background(canvas: Canvas, rng: np.random.Generator, difficulty: float) -> N
     # The photograph is strongly red and dim: stretch it, or stains would vanish in the dark crops.
     canvas.pixels[:] = crop * np.clip(0.55 / max(float(crop[..., 0].mean()), 0.2), 0.9, 1.8)
     for _ in range(rng.integers(0, 2 + round(2 * difficulty))):
-        vessel = canvas.curve(wander(rng, place(rng, 0.0), rng.uniform(0.5, 1.2), 0.25), rng.uniform(0.006, 0.014))
-        canvas.multiply(canvas.coverage(vessel, 0.03) * rng.uniform(0.5, 1), BLOOD + 0.1)
+        path = canvas.curve(wander(rng, place(rng, 0.0), rng.uniform(0.5, 1.2), 0.25), rng.uniform(0.006, 0.014))
+        vessel = canvas.coverage(path, 0.03)
+        canvas.multiply(vessel * rng.uniform(0.5, 1), BLOOD + 0.1)
+        canvas.mark("vessel", vessel)
     for _ in range(rng.integers(0, 3)):
-        shadow = canvas.blob(place(rng, 0.0), rng.uniform(0.08, 0.2), rng)
-        canvas.multiply(canvas.coverage(shadow, 0.2), 1 + rng.uniform(-0.3, 0.25) * np.array([0.8, 1, 1]))
+        shadow = canvas.coverage(canvas.blob(place(rng, 0.0), rng.uniform(0.08, 0.2), rng), 0.2)
+        canvas.multiply(shadow, 1 + rng.uniform(-0.3, 0.25) * np.array([0.8, 1, 1]))
+        canvas.mark("shadow", shadow)
     for _ in range(rng.integers(0, 2 + round(3 * difficulty))):
         speck = canvas.coverage(canvas.disc(place(rng, 0.02), canvas.at_least(rng.uniform(0.008, 0.018))))
         if rng.random() < 0.5:
             canvas.multiply(speck, BLOOD)
         else:
             canvas.paint(speck, LIPID, 0.6)
+        canvas.mark("speck", speck)
 
 
 def evidence(canvas: Canvas, kind: int, rng: np.random.Generator, difficulty: float) -> np.ndarray:
@@ -93,7 +98,7 @@ def _cluster(canvas: Canvas, rng: np.random.Generator, count: int, spread: float
     return np.max([canvas.coverage(shape((float(y), float(x)))) for y, x in centres], axis=0)
 
 
-PAINTER = Painter(CLASSES, ("retina",), background, evidence)
+PAINTER = Painter(CLASSES, ("retina",), CONCEPTS, background, evidence)
 
 
 def build(options: dict[str, Any], *, size: int, seed: int) -> Splits:
