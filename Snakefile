@@ -43,12 +43,14 @@ include: "workflow/rules/4_explain.smk"
 include: "workflow/rules/5_score.smk"
 include: "workflow/rules/6_aggregate.smk"
 include: "workflow/rules/7_report.smk"
+include: "workflow/rules/8_manifest.smk"
 
 
 rule all:
     default_target: True
     input:
         f"{RESULTS}/7_report/index.html",
+        f"{RESULTS}/manifest.json",
 
 
 localrules:

@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
         stage.add_argument("--group", required=True)
     command("aggregate", "stage 6: leaderboards with intervals from all scores")
     command("report", "stage 7: figures and the page")
+    command("manifest", "write results/manifest.json: config, hashes, code, environment, seeds and times of a run")
     figures = command("figures", "draw figures again from the tables, without computing any")
     figures.add_argument("--only", nargs="+", metavar="NAME", help="such as ranks, pareto_medical, or pareto for all")
     figures.add_argument("--list", action="store_true", dest="names", help="name the figures instead")

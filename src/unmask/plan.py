@@ -31,6 +31,7 @@ def jobs(config: Config) -> dict[str, int]:
         "score": models * groups,
         "aggregate": 1,
         "report": 1,
+        "manifest": 1,
     }
 
 
