@@ -89,7 +89,7 @@ class Case:
     seed     of this cell's draws. The metrics of a category share it for a model and removal, as do all explainers:
              they are compared on the same draws, and what they draw is computed once
     removal  how absence is realised, with `.id` and `.remove(images, keep)`; None where the metric removes nothing
-    explainer  (images, targets[, model]) -> maps of the same explainer with the same options, for `explain`
+    explainer  (images, targets, model=None, paired=False) -> maps of the same explainer with the same options
     engine   "batched", or "quantus": then a metric with a batched version of its own runs Quantus's instead
     traces   what metrics put in with `trace`
     """
@@ -169,23 +169,33 @@ class Case:
         """
         self.traces[name] = np.asarray(values, dtype=np.float32)
 
-    def explain(self, images: torch.Tensor, targets: torch.Tensor, model: torch.nn.Module | None = None) -> np.ndarray:
-        """Maps of the same explainer for other images [N, 3, H, W], pixel resolution: float32 [N, H, W].
+    def explain(
+        self,
+        images: torch.Tensor,
+        targets: torch.Tensor,
+        model: torch.nn.Module | None = None,
+        *,
+        paired: bool = False,
+    ) -> np.ndarray:
+        """Maps of the same explainer for other images, pixel resolution: float32 [K * N, H, W].
 
+        `images` [K * N, 3, H, W]: versions of the case's own, all N in one version before those in the next.
         `model`: another network of the same class, such as a copy with other weights, to explain instead of the case's.
-        A pure function of its arguments, each call with a generator of its own: the order of calls changes nothing,
-        and metrics that ask for the same inputs share one explanation. Raises `Skip` where the case has no explainer.
+        `paired`: what a sampling explainer draws is the same in every paired call, so that maps for two classes or of
+        two networks differ by these and not by luck; else a call's draws are its own, as another run's would be.
+        A pure function of its arguments: the order of calls changes nothing, and metrics that ask for the same inputs
+        share one explanation. Raises `Skip` where the case has no explainer.
         """
         if self.explainer is None:
             raise Skip("the explainer cannot be run again on other images")
         weights = "" if model is None else fingerprint(*model.parameters(), *model.buffers())
+        extra = {**({} if model is None else {"model": model}), **({"paired": True} if paired else {})}
 
         def compute() -> np.ndarray:
-            arguments = (images, targets) if model is None else (images, targets, model)
-            maps = self.explainer(*arguments).detach().cpu().numpy()
+            maps = self.explainer(images, targets, **extra).detach().cpu().numpy()
             return _to_pixels(maps, tuple(images.shape[-2:]))
 
-        return self.shared.get(("explanation", fingerprint(images, targets), weights), compute, model).copy()
+        return self.shared.get(("explanation", fingerprint(images, targets), weights, paired), compute, model).copy()
 
     def ranks(self, maps: np.ndarray) -> np.ndarray:
         """float64, shape of `maps` [N, h, w]: 1 for an image's lowest value up to h * w, ties in random order.
