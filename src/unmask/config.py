@@ -16,6 +16,7 @@ from typing import Any
 
 from unmask import registry
 from unmask.errors import UserError
+from unmask.schema import problems
 
 SCHEMA = json.loads(Path(__file__).with_name("config.schema.json").read_text(encoding="utf-8"))
 
@@ -166,12 +167,9 @@ def load(path: str | Path) -> Config:
 
 
 def _with_defaults(data: dict[str, Any]) -> dict[str, Any]:
-    from jsonschema import Draft202012Validator
-
-    validator = Draft202012Validator(SCHEMA)
-    error = next(iter(sorted(validator.iter_errors(data), key=lambda e: (len(e.absolute_path), str(e.path)))), None)
-    if error is not None:
-        raise UserError(_sentence(error))
+    found = problems(data, SCHEMA, "config")
+    if found:
+        raise UserError(found[0])
     data = copy.deepcopy(data)
     _fill(data, SCHEMA)
     return data
@@ -185,31 +183,6 @@ def _fill(data: dict[str, Any], schema: dict[str, Any]) -> None:
             data[key] = copy.deepcopy(sub["default"])
         if isinstance(data.get(key), dict):
             _fill(data[key], sub)
-
-
-def _sentence(error: Any) -> str:
-    """A schema error in our words, without the schema."""
-    where = ".".join(str(part) for part in error.absolute_path) or "config"
-    if error.validator == "additionalProperties":
-        known = error.schema["properties"]
-        unknown = next(key for key in error.instance if key not in known)
-        return f"{where}: unknown key '{unknown}'; {registry.suggest(unknown, known)}"
-    if error.validator == "required":
-        missing = next(key for key in error.validator_value if key not in error.instance)
-        return f"{where}: the key '{missing}' is missing"
-    if error.validator in ("minItems", "minProperties"):
-        return f"{where}: must not be empty"
-    if error.validator == "uniqueItems":
-        return f"{where}: names something twice; list each once"
-    if error.validator == "pattern":
-        return f"{where}: '{error.instance}' is not a name; use letters, digits, '_' and '-'"
-    if error.validator == "type":
-        wanted = error.validator_value if isinstance(error.validator_value, str) else " or ".join(error.validator_value)
-        return f"{where}: {error.instance!r} is not of type {wanted}"
-    if error.validator == "enum":
-        allowed = [str(value) for value in error.validator_value]
-        return f"{where}: '{error.instance}' is not allowed; {registry.suggest(error.instance, allowed)}"
-    return f"{where}: {error.message}"
 
 
 def _check(config: Config) -> None:
