@@ -77,7 +77,7 @@ def test_the_target_matters_exactly_where_declared(name, kind):
     contract.depends_on_the_target_as_declared(trial(name, kind))
 
 
-@pytest.mark.parametrize("removal", ["zero", "mean", "blur", "mask_token", "token_drop", "inpaint"])
+@pytest.mark.parametrize("removal", ["zero", "mean", "blur", "mask_token", "token_drop", "inpaint", "noisy_linear"])
 @pytest.mark.parametrize("name", sorted(name for name, plugin in KNOWN.items() if "removal" in plugin.meta))
 def test_perturbing_explainers_take_every_removal(name, removal):
     contract.takes_the_removal(trial(name, "avg"), removal)
