@@ -2,9 +2,9 @@
 
 Tables (`results/6_leaderboards/`): `leaderboard` per domain, encoder and metric; `by_domain` with encoders pooled;
 `overall` with domains pooled too; `ranking` across metrics, and `metric_clusters`, which of them vote together;
-`mask_ratio`; `controls`; `explainers`; `accuracy`; `failed`; `cost`; and `scores`, the long table itself. Pooled means
-weight every score equally. `unmask.questions` names the tables of tests. The long ones are parquet files too; `latex/`
-holds those that go into papers.
+`chance`, every metric's chance level and ceiling; `mask_ratio`; `controls`; `explainers`; `accuracy`; `failed`; `cost`;
+and `scores`, the long table itself. Pooled means weight every score equally. `unmask.questions` names the tables of
+tests. The long ones are parquet files too; `latex/` holds those that go into papers.
 """
 
 from __future__ import annotations
@@ -105,9 +105,10 @@ def leaderboards(config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame, m
     def place(name: str, keys: dict[str, str], metric: dict[str, Any], pool: Pool, test: float) -> Verdicts:
         made = board(pool, metric["direction"], confidence, entries(**keys))
         rows[name].extend({**keys, **metric, **row, "accuracy": test} for row in made.rows)
+        scope = "model" if "encoder" in keys else "domain" if keys else "all"
+        rows["chance"].append({"scope": scope, **keys, **metric, **made.scale.row()})
         if not metric["variant"] and made.scored.any():
             # Variants of a metric are shown beside it; they have no vote of their own.
-            scope = "model" if "encoder" in keys else "domain" if keys else "all"
             ranking = rankings.setdefault((scope, keys.get("domain"), keys.get("encoder")), Ranking())
             ranking.votes.append(vote(metric["category"], metric["metric"], made))
         return made.verdicts

@@ -4,6 +4,7 @@ TABLES = (
     "overall",
     "ranking",
     "metric_clusters",
+    "chance",
     "mask_ratio",
     "accuracy",
     "failed",

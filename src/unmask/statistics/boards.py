@@ -9,6 +9,7 @@ from unmask.statistics.bootstrap import interval
 from unmask.statistics.pairs import tie_groups
 from unmask.statistics.pools import null
 from unmask.statistics.ranks import best_shares, rank
+from unmask.statistics.scale import Scale
 from unmask.statistics.verdicts import Verdicts
 
 if TYPE_CHECKING:
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Board:
-    """One leaderboard: its rows and verdicts, and for the rankings who is ranked and scored (bool [E]) and the ranks
-    (NaN without) as observed [E] and per resample [B, E]."""
+    """One leaderboard: its rows, verdicts and scale, and for the rankings who is ranked and scored (bool [E]) and the
+    ranks (NaN without) as observed [E] and per resample [B, E]."""
 
     rows: list[dict[str, object]]
     verdicts: Verdicts
+    scale: Scale
     ranks: np.ndarray
     resampled: np.ndarray
     ranked: np.ndarray
@@ -52,6 +54,8 @@ def board(pool: Pool, direction: str, confidence: float, explainers: list[Explai
     reference = null(explainers)
     versus = [None] * len(explainers) if reference is None else verdicts.words(reference)
     beaten = beats(verdicts)
+    scale = Scale(verdicts)
+    place, place_low, place_high = scale.places
     rows = [
         {
             "explainer": e.name,
@@ -65,6 +69,9 @@ def board(pool: Pool, direction: str, confidence: float, explainers: list[Explai
             "rank_high": rank_high[i] if shown[i] else np.nan,
             "p_best": best[i],
             "tie_group": groups.get(i),
+            "rescaled": place[i],
+            "rescaled_low": place_low[i],
+            "rescaled_high": place_high[i],
             "n": int(n[i]),
             "failed": int(pool.failed[i]),
             "skipped": int(pool.skipped[i]),
@@ -77,7 +84,7 @@ def board(pool: Pool, direction: str, confidence: float, explainers: list[Explai
         if n[i] + pool.failed[i] + pool.skipped[i]
     ]
     rows.sort(key=lambda row: np.inf if np.isnan(row["rank"]) else row["rank"])
-    return Board(rows, verdicts, ranks, resampled, ranked, shown)
+    return Board(rows, verdicts, scale, ranks, resampled, ranked, shown)
 
 
 def beats(verdicts: Verdicts) -> list[str | None]:

@@ -38,6 +38,9 @@ _BOARD = [
     "rank_high",
     "p_best",
     "tie_group",
+    "rescaled",
+    "rescaled_low",
+    "rescaled_high",
     "n",
     "failed",
     "skipped",
@@ -105,6 +108,18 @@ BOARDS = {
         "n",
         "verdict",
         "controls_separated",
+    ],
+    "chance": [
+        "scope",
+        "domain",
+        "encoder",
+        *_METRIC,
+        *("chance", "chance_low", "chance_high", "chance_by"),
+        *("ceiling", "ceiling_low", "ceiling_high", "ceiling_by"),
+        *("span", "span_low", "span_high"),
+        "n",
+        "controls_separated",
+        "reason",
     ],
 }
 LARGE = ["leaderboard", "ranking", "mask_ratio", "controls"]  # written as parquet files too
