@@ -77,6 +77,15 @@ class Shared:
         self._explainer += 1
 
 
+@dataclass(frozen=True)
+class Gallery:
+    """Every explained image that has evidence and is classified right, whatever the mini-batch and the explainer."""
+
+    images: torch.Tensor  # float32 [G, 3, H, W] in [0, 1], on the model's device
+    targets: torch.Tensor  # int64 [G]
+    masks: np.ndarray  # bool [G, H, W]
+
+
 @dataclass
 class Case:
     """One mini-batch of N images with the maps of one explainer. Arrays are read-only; the views are fresh copies.
@@ -89,9 +98,11 @@ class Case:
     seed     of this cell's draws. The metrics of a category share it for a model and removal, as do all explainers:
              they are compared on the same draws, and what they draw is computed once
     removal  how absence is realised, with `.id` and `.remove(images, keep)`; None where the metric removes nothing
-    explainer  (images, targets, model=None, paired=False) -> maps of the same explainer with the same options
+    explainer  (images, targets, model=None, paired=False, masks=None) -> maps of the same explainer and options
     engine   "batched", or "quantus": then a metric with a batched version of its own runs Quantus's instead
     traces   what metrics put in with `trace`
+    concepts bool [N, H, W] by name: kinds of objects beside the evidence; none where the domain knows of none
+    gallery  images of every class to build mosaics of; None where the metric needs none
     """
 
     model: torch.nn.Module
@@ -105,11 +116,14 @@ class Case:
     shared: Shared = field(default=None)
     engine: str = "batched"
     traces: dict[str, np.ndarray] = field(default_factory=dict)
+    concepts: dict[str, np.ndarray] = field(default_factory=dict)
+    gallery: Gallery | None = None
 
     def __post_init__(self):
         self.masks, self.maps = self.masks.copy(), self.maps.copy()
-        self.masks.setflags(write=False)
-        self.maps.setflags(write=False)
+        self.concepts = {name: pixels.copy() for name, pixels in self.concepts.items()}
+        for array in (self.masks, self.maps, *self.concepts.values()):
+            array.setflags(write=False)
         if self.shared is None:
             self.shared = Shared(self.model)
 
@@ -176,6 +190,7 @@ class Case:
         model: torch.nn.Module | None = None,
         *,
         paired: bool = False,
+        masks: np.ndarray | None = None,
     ) -> np.ndarray:
         """Maps of the same explainer for other images, pixel resolution: float32 [K * N, H, W].
 
@@ -183,19 +198,23 @@ class Case:
         `model`: another network of the same class, such as a copy with other weights, to explain instead of the case's.
         `paired`: what a sampling explainer draws is the same in every paired call, so that maps for two classes or of
         two networks differ by these and not by luck; else a call's draws are its own, as another run's would be.
+        `masks` bool [K * N, H, W]: the images' evidence where it is not the case's own, for the oracle.
         A pure function of its arguments: the order of calls changes nothing, and metrics that ask for the same inputs
         share one explanation. Raises `Skip` where the case has no explainer.
         """
         if self.explainer is None:
             raise Skip("the explainer cannot be run again on other images")
         weights = "" if model is None else fingerprint(*model.parameters(), *model.buffers())
-        extra = {**({} if model is None else {"model": model}), **({"paired": True} if paired else {})}
+        given = {"model": model, "paired": paired or None, "masks": masks}
+        extra = {name: value for name, value in given.items() if value is not None}
 
         def compute() -> np.ndarray:
             maps = self.explainer(images, targets, **extra).detach().cpu().numpy()
             return _to_pixels(maps, tuple(images.shape[-2:]))
 
-        return self.shared.get(("explanation", fingerprint(images, targets), weights, paired), compute, model).copy()
+        evidence = "" if masks is None else fingerprint(torch.from_numpy(masks))
+        key = "explanation", fingerprint(images, targets), weights, paired, evidence
+        return self.shared.get(key, compute, model).copy()
 
     def ranks(self, maps: np.ndarray) -> np.ndarray:
         """float64, shape of `maps` [N, h, w]: 1 for an image's lowest value up to h * w, ties in random order.

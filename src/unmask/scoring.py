@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from unmask import digest, registry, seeds
 from unmask.config import Config, ExplainerSpec, MetricSpec, ModelId
+from unmask.domains import CONCEPT
 from unmask.errors import Skip, UserError
 from unmask.files import read_arrays, read_json, sha256
 from unmask.layout import Layout
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from unmask.case import Case, Shared
+    from unmask.case import Case, Gallery, Shared
 
 LIBRARIES = ("captum", "numpy", "quantus", "scipy", "timm", "torch", "torchvision")
 NO_EVIDENCE = "no evidence mask"
+NO_CONCEPT = "no concept mask"
 RANDOM = "random"  # the name of curves that depend on no map
 CURVES = {
     "domain": "str",
@@ -156,6 +158,7 @@ class Work:
                     "metric": metric_settings(metric),
                     "removal": removal and removal_settings(self.config, removal),
                     "explainer": explainer_settings(self.config, explainer) if "explainer" in needs else None,
+                    "gallery": self.index["images"] if "gallery" in needs else None,
                 }
                 cells.append(Cell(explainer, metric, removal, digest.of(parts)))
         return cells
@@ -167,9 +170,10 @@ class Work:
         asked = [i for i in range(len(images)) if i not in rejected]
         outcome = _Outcome()
         if asked:
-            # All images, so that draws are the same for every explainer; what has no mask a metric cannot take.
-            everyone = "masks" not in cell.metric.plugin.meta["needs"]
-            self._ask(cell, list(range(len(images))) if everyone else asked, set(asked), outcome)
+            # Whether a map failed does not matter here, so that draws are the same for every explainer.
+            needs = cell.metric.plugin.meta["needs"]
+            rows = [i for i, image in enumerate(images) if not self._lacking(needs, i, image)]
+            self._ask(cell, rows, set(asked), outcome)
             for i in asked:
                 verdict = outcome.verdict(i)
                 if verdict:
@@ -188,18 +192,25 @@ class Work:
         if entry["status"] != "ok":
             return dict.fromkeys(range(count), (entry["status"], entry["error"]))
         rejected = {}
-        localises = "masks" in cell.metric.plugin.meta["needs"]
         for i, image in enumerate(images):
-            if localises and not self.loaded.masks[i].any():
-                rejected[i] = "skipped", NO_EVIDENCE
-            elif localises and not image["correct"]:
-                rejected[i] = "skipped", MISCLASSIFIED
+            if lacking := self._lacking(cell.metric.plugin.meta["needs"], i, image):
+                rejected[i] = "skipped", lacking
             elif image["image_id"] in entry["failed"]:
                 reason = entry["failed"][image["image_id"]]
                 rejected[i] = "skipped" if reason == NO_EVIDENCE else "failed", reason
             elif problem := _defect(self._maps_of(cell.explainer.name)[i]):
                 rejected[i] = "failed", problem
         return rejected
+
+    def _lacking(self, needs: list[str], row: int, image: dict) -> str | None:
+        """Why a metric of these needs cannot judge any map of an image."""
+        if "masks" in needs and not self.loaded.masks[row].any():
+            return NO_EVIDENCE
+        if "masks" in needs and not image["correct"]:
+            return MISCLASSIFIED
+        if "concepts" in needs and not any(pixels[row].any() for pixels in self.loaded.concepts.values()):
+            return NO_CONCEPT
+        return None
 
     def _maps_of(self, name: str) -> np.ndarray:
         if name not in self._maps:
@@ -272,7 +283,16 @@ class Work:
             explainer=self._explainer(cell.explainer, rows) if "explainer" in needs else None,
             shared=loaded.shared,
             engine=self.config["score"]["engine"],
+            concepts={name: pixels[rows] for name, pixels in loaded.concepts.items()},
+            gallery=self._gallery() if "gallery" in needs else None,
         )
+
+    def _gallery(self) -> Gallery:
+        from unmask.case import Gallery
+
+        loaded, images = self.loaded, self.index["images"]
+        rows = [i for i, image in enumerate(images) if not self._lacking(["masks"], i, image)]
+        return Gallery(loaded.images[rows], loaded.targets[rows], loaded.masks[rows])
 
     def _judgeable(self, name: str, rows: list[int]) -> np.ndarray:
         """Maps of images `rows`, with another in place of one that cannot be judged and whose score nobody reads."""
@@ -300,7 +320,7 @@ class Work:
 
         meta = spec.plugin.meta
         references = self._references() if "references" in meta.get("needs", []) else None
-        masks = torch.from_numpy(self.loaded.masks[rows])
+        own_masks = torch.from_numpy(self.loaded.masks[rows])
         cell = "score", self.model_id.folder, spec.name, "robustness"
         own = fingerprint(self.loaded.images[rows], self.loaded.targets[rows])
 
@@ -309,14 +329,19 @@ class Work:
             return explainers.bind(spec, model, removal, references)
 
         def again(
-            images: torch.Tensor, targets: torch.Tensor, model: torch.nn.Module | None = None, paired: bool = False
+            images: torch.Tensor,
+            targets: torch.Tensor,
+            model: torch.nn.Module | None = None,
+            paired: bool = False,
+            masks: np.ndarray | None = None,
         ) -> torch.Tensor:
             asked = fingerprint(images, targets)
             if paired and model is None and asked == own and not meta.get("draws"):
                 return torch.from_numpy(self._judgeable(spec.name, rows))
             ask = bound(self.loaded.model if model is None else model)
             generator = seeds.torch_generator(self.config["seed"], *cell, own if paired else asked)
-            evidence = masks.repeat(len(images) // len(masks), 1, 1)
+            repeated = own_masks.repeat(len(images) // len(own_masks), 1, 1)
+            evidence = repeated if masks is None else torch.from_numpy(masks)
             parts = explainers.split(images, 4)  # as large as in stage 4; the maps do not depend on it
             return torch.cat([ask(images[part], targets[part], generator, evidence[part]) for part in parts])
 
@@ -418,6 +443,7 @@ class _Loaded:
     images: torch.Tensor
     targets: torch.Tensor
     masks: np.ndarray
+    concepts: dict[str, np.ndarray]
     shared: Shared
 
 
@@ -431,7 +457,8 @@ def _load(config: Config, model_id: ModelId, test_path: Path, images: list[dict]
     test, rows = read_arrays(test_path), [image["index"] for image in images]
     pixels = torch.from_numpy(test["images"][rows]).permute(0, 3, 1, 2).to(device, torch.float32) / 255
     targets = torch.tensor([image["prediction"] for image in images], device=device)
-    return _Loaded(model, pixels.contiguous(), targets, test["masks"][rows], Shared(model))
+    concepts = {name.removeprefix(CONCEPT): test[name][rows] for name in sorted(test) if name.startswith(CONCEPT)}
+    return _Loaded(model, pixels.contiguous(), targets, test["masks"][rows], concepts, Shared(model))
 
 
 def _defect(values: np.ndarray) -> str | None:
