@@ -55,7 +55,24 @@ def test_a_gallery_is_split_between_families():
     parts = gallery.pages(columns)
     assert [len(part) for part in parts] == [9, 9, 11, 11, 11]
     assert [column for part in parts for column in part] == columns
-    assert gallery.pages(columns[:9] + columns[-7:]) == [columns[:9] + columns[-7:]]
+    assert gallery.pages(columns[:4] + columns[-7:]) == [columns[:4] + columns[-7:]]
+
+
+@pytest.mark.parametrize("label", ["hole", "microaneurysms", "a_class_with_quite_a_long_name", "m" * 60])
+def test_a_full_gallery_fits_a_page(label):
+    columns = [gallery.Column(f"e{i}", False, None, "skipped") for i in range(gallery.COLUMNS)]
+    with style.styled():
+        figure = gallery.draw(
+            np.zeros((2, 16, 16, 3), np.uint8), np.zeros((2, 16, 16), bool), [(label, True)] * 2, columns, "t"
+        )
+        figure.draw_without_rendering()
+    width = figure.get_size_inches()[0]
+    assert width <= style.PAGE + 1e-6
+    cell = figure.axes[1].get_position()
+    assert cell.width * width > 0.38, "inches"
+    text = figure.axes[0].yaxis.label.get_window_extent()
+    assert text.x0 >= 0, "the label is not cut"
+    assert text.x1 <= figure.axes[0].get_window_extent().x0
 
 
 def test_gallery_scales_and_grids():

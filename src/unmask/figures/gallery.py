@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = 16  # explainers in one gallery: more would be too small to see
+COLUMNS = 11  # explainers in one gallery: with more, a page would be too narrow to see them
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,12 @@ def draw(
     """
     from matplotlib.figure import Figure
 
-    n, cell = len(images), min(0.72, max(0.5, (style.PAGE - 0.6) / (len(columns) + 1)))
-    labels = [f"{style.name_lines(label, 11)}\n{'correct' if correct else 'wrong'}" for label, correct in rows]
-    margin = 0.14 + 0.052 * max(len(line) for label in labels for line in label.splitlines())
+    labels = [
+        f"{style.name_lines(style.readable(label, 24), 11)}\n{'correct' if correct else 'wrong'}"
+        for label, correct in rows
+    ]
+    margin = 0.1 + style.inches([line for label in labels for line in label.splitlines()], 6)
+    n, cell = len(images), min(0.72, (style.PAGE - margin - 0.02) / (len(columns) + 1))
     wide, height = margin + cell * (len(columns) + 1), 0.78 + cell * n
     width = max(wide + 0.02, 4.3)  # the scales below need this much
     figure = Figure(figsize=(width, height))
