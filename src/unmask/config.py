@@ -17,6 +17,8 @@ from typing import Any
 from unmask import registry
 from unmask.errors import UserError
 from unmask.schema import problems
+from unmask.submissions import card
+from unmask.submissions.card import Card
 
 SCHEMA = json.loads(Path(__file__).with_name("config.schema.json").read_text(encoding="utf-8"))
 
@@ -111,6 +113,29 @@ class Config:
         plugin = registry.find("domains", spec.pop("plugin", name), self.plugins, f"domains.{name}")
         return plugin, {**plugin.options, **spec}
 
+    @cached_property
+    def submitted(self) -> dict[str, Card]:
+        """The cards of what others submitted, by the name of their explainer."""
+        cards = [card.read(path, "submissions") for path in self["submissions"]]
+        return {one.name: one for one in cards}
+
+    @property
+    def entries(self) -> list[str]:
+        """Every explainer of the leaderboards: those of the groups, then those that were submitted."""
+        return [*(entry for group in self.groups.values() for entry in group), *self.submitted]
+
+    def meta(self, entry: str) -> dict[str, Any]:
+        """What the META of an explainer, or the card of a submitted one, says."""
+        return self.submitted[entry].meta if entry in self.submitted else self.explainer(entry).plugin.meta
+
+    def owner(self, name: str) -> str | None:
+        """What has a name already that a submission would like to have; None where it is free."""
+        for group, entries in self.groups.items():
+            if name in entries:
+                return f"an entry of explain.groups.{group}"
+        known = registry.available("explainers", self.plugins).get(name.partition("@")[0])
+        return known and f"an explainer of {'unmask' if known.path.parent.parent == registry.PACKAGE else known.path}"
+
     def explainer(self, entry: str, where: str = "explain.groups") -> ExplainerSpec:
         """Read an entry, `rise` or `rise@mask_token` (the explainer with another removal than its default)."""
         options = self["explain"]["options"]
@@ -191,6 +216,7 @@ def _check(config: Config) -> None:
     _check_domains(config)
     _check_explainers(config)
     _check_metrics(config)
+    _check_submissions(config)
     low, high = config["pretrain"]["crop_scale"]
     if low > high:
         raise UserError(f"pretrain.crop_scale: [{low}, {high}] is not a range; write the smaller share first")
@@ -305,3 +331,14 @@ def _check_metrics(config: Config) -> None:
         if not isinstance(images, int) or isinstance(images, bool) or images < 1:
             raise UserError(f"score.options.{name}.images: {images!r} is not a number of images; give 1 or more")
         _check_options({k: v for k, v in given.items() if k != "images"}, plugin, f"score.options.{name}")
+
+
+def _check_submissions(config: Config) -> None:
+    """Files, cards and names; `unmask.submissions` holds the scores to the rest."""
+    seen: dict[str, str] = {}
+    for path in config["submissions"]:
+        name = card.read(path, "submissions").name
+        owner = seen.get(name) or config.owner(name)
+        if owner:
+            raise UserError(f"submissions: '{path}' has the name '{name}', as has {owner}; rename the submitted one")
+        seen[name] = path
