@@ -77,6 +77,32 @@ def means(
     return np.divide(total, n, out=np.full(np.shape(total), np.nan), where=n > 0), images, domains
 
 
+def halves(study: Study, view: View) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Weights of the images, by domain [SPLITS, I], that pick a random half of those with scores, and the others."""
+    import numpy as np
+
+    first, second = {}, {}
+    for domain in view.domains:
+        scored = np.isfinite(view.cube(domain)).any((1, 2, 3))
+        generator = numpy_generator(study.seed, "aggregate", "splits", domain)
+        drawn = np.where(scored, generator.random((SPLITS, len(scored))), np.inf)
+        half = drawn.argsort(1, kind="stable").argsort(1, kind="stable") < scored.sum() // 2
+        first[domain], second[domain] = half.astype(np.float64), (scored & ~half).astype(np.float64)
+    return first, second
+
+
+def spearman_brown(tau: np.ndarray | float) -> np.ndarray | float:
+    """The reliability of scores from the tau of their halves: 0 = noise, 1 = no noise.
+
+    Tau becomes a correlation (Greiner's relation, r = sin(pi tau / 2)), and that grows with twice the images, to
+    2 r / (1 + r) (Spearman 1910; Brown 1910). Halves that disagree are noise.
+    """
+    import numpy as np
+
+    r = np.clip(np.sin(np.pi / 2 * tau), 0.0, None)
+    return 2 * r / (1 + r)
+
+
 @dataclass(frozen=True)
 class Order:
     """Explainers by their mean scores: who takes part (`known`, bool [E]), and which of each two of the K explainers
@@ -95,30 +121,16 @@ class Order:
     @cached_property
     def halves(self) -> np.ndarray:
         """Tau between the orders from two halves of the images, split within each domain at random: [SPLITS]."""
-        import numpy as np
-
-        first, second = {}, {}
-        for domain in self.view.domains:
-            scored = np.isfinite(self.view.cube(domain)).any((1, 2, 3))
-            generator = numpy_generator(self.study.seed, "aggregate", "splits", domain)
-            drawn = np.where(scored, generator.random((SPLITS, len(scored))), np.inf)
-            half = drawn.argsort(1, kind="stable").argsort(1, kind="stable") < scored.sum() // 2
-            first[domain], second[domain] = half.astype(np.float64), (scored & ~half).astype(np.float64)
-        one, other = (means(self.study, self.view, self.known, weights)[0] for weights in (first, second))
+        one, other = (means(self.study, self.view, self.known, half)[0] for half in halves(self.study, self.view))
         return tau_b(signs(one), signs(other))
 
     @cached_property
     def reliability(self) -> float:
-        """The correlation to expect between the mean scores and those of other images: 0 = noise, 1 = no noise.
-
-        From the halves' tau: it becomes a correlation (Greiner's relation, r = sin(pi tau / 2)), and that grows with
-        twice the images (Spearman-Brown).
-        """
+        """Split-half reliability: the correlation to expect between the mean scores and those of other images."""
         import numpy as np
 
         tau = self.halves[np.isfinite(self.halves)]
-        r = float(np.sin(np.pi / 2 * tau.mean())) if len(tau) else np.nan
-        return 0.0 if r <= 0 else 2 * r / (1 + r)
+        return float(spearman_brown(tau.mean())) if len(tau) else np.nan
 
     @cached_property
     def tests(self) -> np.ndarray:
