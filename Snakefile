@@ -2,7 +2,8 @@
 #
 #   snakemake --cores 2                                    the default benchmark (config.yaml)
 #   snakemake --cores 2 --configfile config/smoke.yaml     another config (it replaces config.yaml, nothing is merged)
-#   snakemake --cores 2 maps                               up to a stage: data pretrain finetune maps scores leaderboards
+#   snakemake --cores 2 maps                               up to a stage:
+#                                                          data pretrain finetune maps scores inside leaderboards
 #   snakemake -n                                           what would run, and why
 from pathlib import Path
 
@@ -41,6 +42,7 @@ include: "workflow/rules/2_pretrain.smk"
 include: "workflow/rules/3_finetune.smk"
 include: "workflow/rules/4_explain.smk"
 include: "workflow/rules/5_score.smk"
+include: "workflow/rules/5_inside.smk"
 include: "workflow/rules/6_aggregate.smk"
 include: "workflow/rules/7_report.smk"
 include: "workflow/rules/8_manifest.smk"
@@ -60,4 +62,5 @@ localrules:
     finetune,
     maps,
     scores,
+    inside,
     leaderboards,

@@ -35,6 +35,33 @@ def _explain_image_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0 (default: auto)")
 
 
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("first", metavar="FIRST", help="a folder of results")
+    parser.add_argument(
+        "second",
+        metavar="SECOND",
+        nargs="?",
+        default="results/reference",
+        help="another, or published tables (default: results/reference)",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-5,
+        metavar="SHARE",
+        help="numbers closer than this share of their metric's largest are equal (default: 1e-5)",
+    )
+    parser.add_argument(
+        "--allow",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the numbers that may lie beyond their intervals, such as .05 for other seeds (default: 0)",
+    )
+    parser.add_argument("--exact", action="store_true", help="let intervals excuse nothing")
+    parser.add_argument("--csv", metavar="FILE", help="write every difference to a table")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(prog="unmask", description=__doc__.partition("\n")[0])
@@ -74,9 +101,13 @@ def parser() -> argparse.ArgumentParser:
         stage = command(name, text)
         _model_arguments(stage)
         stage.add_argument("--group", required=True)
+    _model_arguments(command("inside", "stage 5, beside the scores: attention, features and missingness of a model"))
     command("aggregate", "stage 6: leaderboards with intervals from all scores")
     command("report", "stage 7: figures and the page")
     command("manifest", "write results/manifest.json: config, hashes, code, environment, seeds and times of a run")
+    _compare_arguments(
+        command("compare", "set two leaderboards side by side; exit code 1 where they differ", config=False)
+    )
     figures = command("figures", "draw figures again from the tables, without computing any")
     figures.add_argument("--only", nargs="+", metavar="NAME", help="such as ranks, pareto_medical, or pareto for all")
     figures.add_argument("--list", action="store_true", dest="names", help="name the figures instead")

@@ -217,6 +217,8 @@ def _check(config: Config) -> None:
     _check_explainers(config)
     _check_metrics(config)
     _check_submissions(config)
+    for name in config["inside"]["removals"] or []:
+        registry.find("removals", name, config.plugins, "inside.removals")
     low, high = config["pretrain"]["crop_scale"]
     if low > high:
         raise UserError(f"pretrain.crop_scale: [{low}, {high}] is not a range; write the smaller share first")

@@ -17,7 +17,7 @@ from unmask.errors import UserError
 from unmask.files import write_text
 from unmask.layout import Layout
 
-STAGES = ("data", "pretrain", "finetune", "explain", "score", "aggregate", "report")
+STAGES = ("data", "pretrain", "finetune", "explain", "score", "inside", "aggregate", "report")
 
 
 def use_this_environment() -> None:
@@ -117,3 +117,9 @@ def score_files(config: Config) -> list[Path]:
     """Stage 5: the scores of every group of every model."""
     layout = Layout(config.results)
     return [layout.scores(model) / f"{group}.parquet" for model in config.models for group in config.groups]
+
+
+def inside_files(config: Config) -> list[Path]:
+    """Stage 5: what is inside every model; none where the config asks for nothing."""
+    layout = Layout(config.results)
+    return [layout.inside(model) / "layers.parquet" for model in config.models if config["inside"]["what"]]

@@ -17,6 +17,7 @@ from unmask.config import Config, ExplainerSpec, ModelId
 from unmask.device import batch_size, resolve
 from unmask.errors import Skip, UserError
 from unmask.layout import Layout
+from unmask.sampling import explained
 from unmask.time_limit import time_limit
 
 if TYPE_CHECKING:
@@ -62,18 +63,6 @@ def settings(
 ) -> dict[str, Any]:
     """What a rerun of the job depends on besides its input files."""
     return {"cells": [cell_settings(config, config.explainer(entry)) for entry in entries(config, group)]}
-
-
-def choose(labels: np.ndarray, count: int, generator: np.random.Generator) -> list[int]:
-    """`count` rows (or all there are), one class after the other, so that every prefix is balanced.
-
-    A class that has run out is passed over. Fewer rows are always a prefix of more.
-    """
-    import numpy as np
-
-    shuffled = [generator.permutation(np.flatnonzero(labels == label)).tolist() for label in np.unique(labels)]
-    rounds = max(map(len, shuffled))
-    return [rows[i] for i in range(rounds) for rows in shuffled if i < len(rows)][:count]
 
 
 def planned(spec: ExplainerSpec, patches: int, width: int) -> passes.Passes:
@@ -141,8 +130,7 @@ def _prepare(config: Config, model_id: ModelId, specs: list[ExplainerSpec]) -> _
     checkpoint, data = layout.model(model_id) / "model.safetensors", layout.domain(model_id.domain) / "test.safetensors"
     model, sidecar = subject.load_model(config, model_id, device)
     test, table = files.read_arrays(data), files.read_table(data.with_suffix(".csv"))
-    generator = seeds.numpy_generator(config["seed"], "explain", model_id.domain)  # the same images for every model
-    rows = choose(test["labels"], config["explain"]["images"], generator)
+    rows = explained(test["labels"], config["explain"]["images"], config["seed"], model_id.domain)
     images = torch.from_numpy(test["images"][rows]).to(device).permute(0, 3, 1, 2).float().div(255).contiguous()
     with torch.no_grad():
         logits = torch.cat([model(part) for part in images.split(batch_size(device))])

@@ -38,6 +38,10 @@ class Layout:
         """`<group>.parquet`, and `cells/<explainer>.parquet` from which it is joined."""
         return self.results / "5_scores" / model.folder
 
+    def inside(self, model: ModelId) -> Path:
+        """`layers.parquet`, `missingness.parquet`, `grams.safetensors`."""
+        return self.results / "5_inside" / model.folder
+
     @property
     def leaderboards(self) -> Path:
         """The tables."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from unmask import registry
 from unmask.config import Config, ExplainerSpec, MetricSpec
 from unmask.passes import Passes, declared
 
@@ -29,6 +30,7 @@ def jobs(config: Config) -> dict[str, int]:
         "finetune": models,
         "explain": models * groups,
         "score": models * groups,
+        "inside": models if config["inside"]["what"] else 0,
         "aggregate": 1,
         "report": 1,
         "manifest": 1,
@@ -57,6 +59,7 @@ def passes(config: Config) -> dict[str, Passes]:
         ),
         "explain": explain,
         "score": _score(config, patches),
+        "inside": _inside(config, images),
     }
 
 
@@ -151,6 +154,26 @@ def _score(config: Config, patches: int) -> Passes:
     once = scoring_passes(cells, config["explain"]["images"], patches, config["model"]["width"])
     # A group is a process of its own, but groups are few: what is drawn is counted once.
     return Passes(once.forward * len(config.models), once.backward * len(config.models))
+
+
+def _inside(config: Config, images: dict[str, dict[str, int]]) -> Passes:
+    """Before fine-tuning and after: layers, masked tokens, probes; after: attributions, and removals at four fractions.
+
+    The reconstructions of in-painting are passes too; where a removal or family does not apply, it is less.
+    """
+    given, total = config["inside"], Passes()
+    what, phases = set(given["what"]), 1 + 1 / len(config["seeds"]["finetune"])
+    kinds = registry.available("removals", config.plugins) if given["removals"] is None else given["removals"]
+    for counts in images.values():
+        test, train = min(given["images"], counts["test"]), min(given["train"], counts["train"])
+        total.forward += round(phases * test * (bool(what - {"mask_token", "missingness"}) + ("mask_token" in what)))
+        total.forward += round(phases * train * ("probes" in what)) + test * ("attribution" in what)
+        total.forward += (
+            test * (1 + 4 * given["subsets"] * (len(kinds) + ("inpaint" in kinds))) * ("missingness" in what)
+        )
+        total.backward += test * ("attribution" in what)
+    models = len(config.models) // len(images)
+    return Passes(models * total.forward, models * total.backward)
 
 
 def _images(config: Config, domain: str) -> dict[str, int]:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from unmask import explain, files, registry
+from unmask import explain, files, registry, sampling
 from unmask.config import Config
 from unmask.errors import UserError
 from unmask.layout import Layout
@@ -171,10 +171,10 @@ def test_the_index_says_what_was_explained_and_what_it_cost(bench):
 
 def test_images_are_balanced_in_every_prefix_and_the_same_for_any_number(bench):
     labels = np.array([0] * 6 + [1] * 4 + [2] * 2)
-    chosen = explain.choose(labels, 9, np.random.default_rng(1))
+    chosen = sampling.choose(labels, 9, np.random.default_rng(1))
     assert labels[chosen].tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 0]
-    assert explain.choose(labels, 4, np.random.default_rng(1)) == chosen[:4]
-    assert sorted(explain.choose(labels, 50, np.random.default_rng(1))) == list(range(12))
+    assert sampling.choose(labels, 4, np.random.default_rng(1)) == chosen[:4]
+    assert sorted(sampling.choose(labels, 50, np.random.default_rng(1))) == list(range(12))
     few = [image["image_id"] for image in bench.run("centre", images=3)["images"]]
     assert [image["image_id"] for image in bench.run("centre", images=8)["images"]][:3] == few
 

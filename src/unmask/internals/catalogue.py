@@ -1,0 +1,160 @@
+"""Every quantity of the stage `inside` by name: what it is called and measured in, and which family computes it.
+
+`families` are what the config's `inside.what` and `--what` choose from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A quantity: the words for it in figures and tables, its unit, what high and low values say, and its source."""
+
+    family: str
+    title: str
+    unit: str
+    says: str
+    source: str
+
+
+FAMILIES = {
+    "attention": "reach, evenness and diversity of the attention heads",
+    "attribution": "whether heads attend to what the decision depends on",
+    "frequency": "high frequencies in the tokens",
+    "rank": "effective rank of the tokens",
+    "cka": "likeness of layers, and of encoders, by linear CKA",
+    "probes": "k-NN and linear probes on every layer",
+    "norms": "tokens of high norm",
+    "mask_token": "masked against visible tokens",
+    "missingness": "predictions and features against the fraction of the image removed, per removal",
+}
+QUANTITIES = {
+    "attention_distance": Quantity(
+        "attention",
+        "attention distance",
+        "px",
+        "how far from itself a patch looks, on average; low = local",
+        "Dosovitskiy et al. 2021; Xie et al. 2023",
+    ),
+    "attention_entropy": Quantity(
+        "attention",
+        "attention entropy",
+        "of log N",
+        "0 = every patch looks at one patch, 1 = at all alike",
+        "Xie et al. 2023",
+    ),
+    "head_divergence": Quantity(
+        "attention",
+        "head divergence",
+        "nats",
+        "mean KL divergence of a head's attention from the other heads'; 0 = all heads do the same",
+        "Xie et al. 2023",
+    ),
+    "mutual_information": Quantity(
+        "attention",
+        "mutual information",
+        "normalised",
+        "of queries and keys; 0 = every patch has the same attention map (collapse), 1 = each its own key",
+        "Park et al. 2023",
+    ),
+    "class_token_self_attention": Quantity(
+        "attention",
+        "class token on itself",
+        "share",
+        "how much attention the class token gives itself, and so not the image",
+        "Przewiezlikowski et al. 2024",
+    ),
+    "class_token_entropy": Quantity(
+        "attention",
+        "class token entropy",
+        "of log N",
+        "how evenly the class token looks at the patches; 1 = it selects nothing",
+        "Przewiezlikowski et al. 2024",
+    ),
+    "attribution_agreement": Quantity(
+        "attribution",
+        "attribution agreement",
+        "correlation",
+        "between a head's attention and |input x gradient|; 0 = the head does not look where the decision comes from",
+        "Park & Choi 2022",
+    ),
+    "high_frequency": Quantity(
+        "frequency",
+        "high frequency",
+        "\N{GREEK CAPITAL LETTER DELTA} log amplitude",
+        "amplitude of the highest spatial frequency of the tokens over that of their mean; high = detail, low = one"
+        " value for the whole image",
+        "Park et al. 2023",
+    ),
+    "effective_rank": Quantity(
+        "rank",
+        "effective rank",
+        "dimensions",
+        "in how many directions the tokens vary; low = collapsed",
+        "Roy & Vetterli 2007; Zhang et al. 2022",
+    ),
+    "knn_accuracy": Quantity(
+        "probes",
+        "k-NN accuracy",
+        "share",
+        "of the label from the nearest training images in feature space",
+        "Wu et al. 2018",
+    ),
+    "linear_probe_accuracy": Quantity(
+        "probes",
+        "linear probe accuracy",
+        "share",
+        "of the label by logistic regression on the layer's mean token",
+        "Alain & Bengio 2017",
+    ),
+    "high_norm_share": Quantity(
+        "norms",
+        "high-norm tokens",
+        "share",
+        "tokens whose norm lies five robust deviations above the median, as in registers; mostly 0",
+        "Darcet et al. 2024",
+    ),
+    "mask_token_distance": Quantity(
+        "mask_token",
+        "masked from visible",
+        "relative",
+        "distance of masked tokens from visible ones over that between visible ones, half of the patches masked;"
+        " 1 = they cannot be told apart",
+        "Choi et al. 2024",
+    ),
+}
+MISSINGNESS = {
+    "unchanged_prediction": Quantity(
+        "missingness",
+        "unchanged predictions",
+        "share",
+        "images whose predicted class is still that of the whole image; high = removal is tolerated",
+        "Jain et al. 2022",
+    ),
+    "class_entropy": Quantity(
+        "missingness",
+        "class entropy",
+        "of log C",
+        "how evenly the predictions spread over the classes; falls where removal drives everything into one class",
+        "Jain et al. 2022",
+    ),
+    "prediction_entropy": Quantity(
+        "missingness",
+        "prediction entropy",
+        "of log C",
+        "how undecided single predictions are",
+        "Jain et al. 2022",
+    ),
+    "feature_distance": Quantity(
+        "missingness",
+        "feature distance",
+        "relative",
+        "how far removal moves the penultimate features, in units of their length",
+        "Crabbe & van der Schaar 2022",
+    ),
+    "accuracy": Quantity("missingness", "accuracy", "share", "of the label from what is left", "Jain et al. 2022"),
+}
+# The quantities that are an average over heads, and the layers that they exist on from.
+OVER_HEADS = ("attention", "attribution")
