@@ -57,10 +57,11 @@ def described(config: Config) -> dict[str, Any]:
     keys = {key: value for key, value in config.data.items() if key != "results"}
     entries = [config.explainer(entry) for group in config.groups.values() for entry in group]
     metrics = [config.metric(name) for name in config["score"]["metrics"]]
+    domains = {name: config.domain(name) for name in config["domains"]}
     whole = {
         "keys": keys,
         "mask_ratios": {name: config.mask_ratio(name) for name in config["encoders"]},
-        "domains": {name: config.domain(name)[1] for name in config["domains"]},
+        "domains": {name: {"plugin": plugin.id, "options": options} for name, (plugin, options) in domains.items()},
         "explainers": {spec.name: {"removal": spec.removal, "options": spec.options} for spec in entries},
         "metrics": {spec.name: {"images": spec.images, "options": spec.options} for spec in metrics},
     }

@@ -19,6 +19,7 @@ from unmask.layout import Layout
 if TYPE_CHECKING:
     import numpy as np
 
+SECTIONS = ("data", "encoders", "models", "maps", "scores", "leaderboards")  # in the order of the stages
 MAPS = "4_maps"
 TIME = "seconds"  # the columns and keys that hold run times end so
 
