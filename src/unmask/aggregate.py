@@ -17,11 +17,14 @@ from unmask.config import Config
 from unmask.files import write_table, write_text
 from unmask.layout import Layout
 from unmask.statistics.hypotheses import HYPOTHESES
+from unmask.submissions import enter
 from unmask.tables import latex
+from unmask.tables.about import KEY, about
 from unmask.tables.columns import BOARDS, LARGE
 from unmask.tables.comparisons import control_rows, ratio_rows
 from unmask.tables.entries import aliases, costs, describe, explainers, failures
 from unmask.tables.read import Maps, read_accuracy, read_maps, read_scores
+from unmask.tables.submitted import marked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,13 +46,15 @@ def settings(config: Config) -> dict[str, Any]:
         "removals": config["score"]["removals"],
         "ratios": {name: config.mask_ratio(name) for name in config["encoders"]},
         "hypotheses": HYPOTHESES,
+        "submissions": enter.settings(config),
     }
 
 
 def run(config: Config) -> None:
     """Write every table; raises `UserError` where a model's scores are missing or do not fit the config."""
     layout = Layout(config.results)
-    scores, accuracy, maps = read_scores(config, layout), read_accuracy(config, layout), read_maps(config, layout)
+    own, accuracy, maps = read_scores(config, layout), read_accuracy(config, layout), read_maps(config, layout)
+    scores = enter.enter(config, own)
     tables = {
         **leaderboards(config, scores, accuracy, maps),
         **questions.tables(
@@ -59,14 +64,16 @@ def run(config: Config) -> None:
         "accuracy": accuracy,
         "failed": failures(scores),
     }
-    tables = {name: _rounded(table) for name, table in tables.items()}
+    tables = {name: _rounded(marked(table, config.submitted)) for name, table in tables.items()}
     for name, table in tables.items():
         write_table(layout.leaderboards / f"{name}.csv", table)
     for name in LARGE:
         write_table(layout.leaderboards / f"{name}.parquet", tables[name])
     for name, text in latex.documents(tables, config["aggregate"]["confidence"]).items():
         write_text(layout.leaderboards / "latex" / f"{name}.tex", text)
-    write_table(layout.leaderboards / "cost.parquet", costs(maps, scores))
+    write_table(layout.leaderboards / "cost.parquet", costs(maps, own))
+    scores = marked(scores, config.submitted)
+    scores.attrs[KEY] = about(config, maps)
     write_table(layout.leaderboards / "scores.parquet", scores)
     print(
         f"{len(scores)} scores, {int((scores['status'] != 'ok').sum())} of them failed or skipped "
@@ -82,12 +89,10 @@ def leaderboards(config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame, m
     """
     import pandas as pd
 
-    from unmask.statistics.boards import board
     from unmask.statistics.cells import Table
     from unmask.statistics.pools import Pool
-    from unmask.statistics.ranking import Ranking
     from unmask.statistics.redundancy import cluster
-    from unmask.statistics.votes import vote
+    from unmask.statistics.scopes import Scopes
 
     @cache
     def entries(domain: str | None = None, encoder: str | None = None) -> list[Explainer]:
@@ -100,17 +105,13 @@ def leaderboards(config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame, m
         keys: part.mean() for by in (["domain", "encoder"], ["domain"]) for keys, part in accuracy.groupby(by)["test"]
     }
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in BOARDS}
-    rankings: dict[tuple[str, str | None, str | None], Ranking] = {}
+    scopes = Scopes(confidence)
 
     def place(name: str, keys: dict[str, str], metric: dict[str, Any], pool: Pool, test: float) -> Verdicts:
-        made = board(pool, metric["direction"], confidence, entries(**keys))
-        rows[name].extend({**keys, **metric, **row, "accuracy": test} for row in made.rows)
         scope = "model" if "encoder" in keys else "domain" if keys else "all"
+        made = scopes.board((scope, keys.get("domain"), keys.get("encoder")), metric, pool, entries(**keys))
+        rows[name].extend({**keys, **metric, **row, "accuracy": test} for row in made.rows)
         rows["chance"].append({"scope": scope, **keys, **metric, **made.scale.row()})
-        if not metric["variant"] and made.scored.any():
-            # Variants of a metric are shown beside it; they have no vote of their own.
-            ranking = rankings.setdefault((scope, keys.get("domain"), keys.get("encoder")), Ranking())
-            ranking.votes.append(vote(metric["category"], metric["metric"], made))
         return made.verdicts
 
     for metric, cells in table.metrics():
@@ -124,9 +125,9 @@ def leaderboards(config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame, m
             pool = Pool([cell for cell in cells if cell.domain == domain], table.draws)
             place("by_domain", {"domain": domain}, metric, pool, tests[(domain,)])
         place("overall", {}, metric, Pool(cells, table.draws), accuracy["test"].mean())
-    models = [ranking for (scope, _, _), ranking in rankings.items() if scope == "model"]
+    models = [ranking for (scope, _, _), ranking in scopes.rankings.items() if scope == "model"]
     clusters, rows["metric_clusters"] = cluster(models, known, config["aggregate"]["redundancy"])
-    for (scope, domain, encoder), ranking in rankings.items():
+    for (scope, domain, encoder), ranking in scopes.rankings.items():
         keys = {"scope": scope, "domain": domain, "encoder": encoder}
         rows["ranking"].extend({**keys, **row} for row in ranking.rows(entries(domain, encoder), confidence, clusters))
     made = {name: _ordered(pd.DataFrame(rows[name], columns=columns), config) for name, columns in BOARDS.items()}

@@ -109,7 +109,7 @@ def study(config: Config, scores: pd.DataFrame, aliases: dict[str, str]) -> Stud
     plain = scores["variant"].isna() | (scores["variant"] == "")
     scores = scores.loc[plain & ~scores["explainer"].isin(list(aliases)), READ].reset_index(drop=True)
     held = set(scores["explainer"].unique())
-    entries = [entry for group in config.groups.values() for entry in group if entry in held]
+    entries = [entry for entry in config.entries if entry in held]
     table = Table(scores, entries, config["seed"], config["aggregate"]["bootstrap"])
     pair, seeds = pd.factorize(
         "p" + scores["pretrain_seed"].astype(str) + "f" + scores["finetune_seed"].astype(str), sort=True
@@ -155,5 +155,5 @@ def study(config: Config, scores: pd.DataFrame, aliases: dict[str, str]) -> Stud
 
 
 def _explainer(config: Config, entry: str) -> Explainer:
-    meta = config.explainer(entry).plugin.meta
+    meta = config.meta(entry)
     return Explainer(entry, meta["family"], meta["family"] == "control", "masks" in meta.get("needs", []))

@@ -26,7 +26,7 @@ COLUMNS = [
     "config_hash",
 ]
 _METRIC = ["metric", "removal", "variant", "category", "direction"]
-_EXPLAINER = ["explainer", "family", "is_control"]
+_EXPLAINER = ["explainer", "family", "is_control", "submitted"]
 _BOARD = [
     *_METRIC,
     *_EXPLAINER,

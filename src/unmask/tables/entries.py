@@ -25,7 +25,8 @@ def aliases(maps: Maps) -> dict[str, str]:
 
 
 def explainers(config: Config, known_aliases: dict[str, str]) -> list[Explainer]:
-    """Every entry of the groups in config order; an alias was measured, or has another's plug-in and options."""
+    """Every entry of the groups in config order, then those submitted; an alias was measured, or has another's plug-in
+    and options."""
     from unmask.statistics.pools import Explainer
 
     seen: dict[str, str] = {}
@@ -39,6 +40,7 @@ def explainers(config: Config, known_aliases: dict[str, str]) -> list[Explainer]
             found.append(
                 Explainer(entry, meta["family"], meta["family"] == "control", "masks" in meta.get("needs", []), same)
             )
+    found.extend(Explainer(name, card.meta["family"], False, False) for name, card in config.submitted.items())
     return found
 
 
@@ -46,7 +48,8 @@ def describe(config: Config, maps: Maps) -> pd.DataFrame:
     """An entry a row: what its META says, and what was measured over the models (none of it depends on the clock).
 
     `target_correlation` is the mean rank correlation of the maps of an image for the predicted class and for the second
-    most likely one: 1 = the map does not depend on the class. Passes are per image, means over the models.
+    most likely one: 1 = the map does not depend on the class. Passes are per image, means over the models. Of what was
+    submitted it holds what the card says.
     """
     import pandas as pd
 
@@ -70,9 +73,24 @@ def describe(config: Config, maps: Maps) -> pd.DataFrame:
                 "models": len(done),
                 "models_without": len(found) - len(done),
                 "failed_maps": sum(len(r["failed"]) for _, r in done),
+                **dict.fromkeys(("submitted_by", "contact", "licence")),
             }
         )
-    return pd.DataFrame(rows).astype(dict.fromkeys(("target_correlation", "forward", "backward"), "float64"))
+    rows.extend(
+        {
+            "explainer": name,
+            **{key: card.meta[key] for key in ("family", "class_specific", "signed", "resolution")},
+            "removal": card.data["removal"],
+            **card.passes,
+            "models": len(card.data["models"]),
+            "models_without": len(config.models) - len(card.data["models"]),
+            "submitted_by": card.data["authors"],
+            **{key: card.data[key] for key in ("contact", "licence")},
+        }
+        for name, card in config.submitted.items()
+    )
+    measured = dict.fromkeys(("target_correlation", "forward", "backward"), "float64")
+    return pd.DataFrame(rows).astype({**measured, "failed_maps": "Int64"})
 
 
 def failures(scores: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,29 @@
+"""Boards of any scope (a model, a domain, all of them), and the rankings in which they vote."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+from unmask.statistics.boards import Board, board
+from unmask.statistics.ranking import Ranking
+from unmask.statistics.votes import vote
+
+if TYPE_CHECKING:
+    from unmask.statistics.pools import Explainer, Pool
+
+
+class Scopes:
+    """Makes boards, and gathers the ranking of each scope in `rankings`."""
+
+    def __init__(self, confidence: float):
+        self.confidence = confidence
+        self.rankings: dict[Hashable, Ranking] = {}
+
+    def board(self, scope: Hashable, metric: dict[str, str | None], pool: Pool, explainers: list[Explainer]) -> Board:
+        """A metric's board in a scope. Variants of a metric are shown beside it; they have no vote of their own."""
+        made = board(pool, metric["direction"], self.confidence, explainers)
+        if not metric["variant"] and made.scored.any():
+            ranking = self.rankings.setdefault(scope, Ranking())
+            ranking.votes.append(vote(metric["category"], metric["metric"], made))
+        return made
