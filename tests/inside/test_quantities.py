@@ -158,17 +158,17 @@ def effective_rank(tokens, weights=None):
 
 
 def test_the_effective_rank_is_numpys_and_an_images_influence_the_derivative_to_its_weight():
-    tokens = torch.randn(20, 9, 6, dtype=torch.float64, generator=generator())
-    tokens = tokens * torch.linspace(0.1, 2, 6) + torch.randn(20, 1, 6, generator=generator(1))
+    tokens = torch.randn(100, 9, 6, dtype=torch.float64, generator=generator())
+    tokens = tokens * torch.linspace(0.1, 2, 6) + torch.randn(100, 1, 6, generator=generator(1))
     values, tokens = rank.effective_rank(tokens).numpy(), tokens.numpy()
     whole = effective_rank(tokens)
     assert values.mean() == pytest.approx(whole)
     for image in (0, 7):
-        step = 1e-5 * np.eye(20)[image]
+        step = 1e-5 * np.eye(100)[image]
         slope = (effective_rank(tokens, 1 + step) - effective_rank(tokens, 1 - step)) / 2e-5
-        assert values[image] == pytest.approx(whole + 20 * slope, rel=1e-5)
-    without = np.array([effective_rank(np.delete(tokens, i, 0)) for i in range(20)])
-    assert values.std() == pytest.approx(19 * without.std(), rel=0.1), "the jackknife's variance"
+        assert values[image] == pytest.approx(whole + 100 * slope, rel=1e-5)
+    without = np.array([effective_rank(np.delete(tokens, i, 0)) for i in range(100)])
+    assert values.std() == pytest.approx(99 * without.std(), rel=0.1), "the jackknife's variance"
 
 
 def grams(*features):
