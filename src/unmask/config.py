@@ -327,12 +327,25 @@ def _check_metrics(config: Config) -> None:
         config.metric(name)
     for name in config["score"]["removals"]:
         registry.find("removals", name, config.plugins, "score.removals")
+    _check_judge(config)
     for name, given in config["score"]["options"].items():
         plugin = registry.find("metrics", name, config.plugins, "score.options")
         images = given.get("images", 1)
         if not isinstance(images, int) or isinstance(images, bool) or images < 1:
             raise UserError(f"score.options.{name}.images: {images!r} is not a number of images; give 1 or more")
         _check_options({k: v for k, v in given.items() if k != "images"}, plugin, f"score.options.{name}")
+
+
+def _check_judge(config: Config) -> None:
+    named = config["score"]["judge"]["explainers"]
+    known = [entry for entries in config.groups.values() for entry in entries]
+    for entry in named:
+        if entry not in known:
+            raise UserError(
+                f"score.judge.explainers: '{entry}' is in no group of explain.groups; {registry.suggest(entry, known)}"
+            )
+    if len(named) == 1:
+        raise UserError(f"score.judge.explainers: '{named[0]}' alone has no rank; name two explainers or more, or none")
 
 
 def _check_submissions(config: Config) -> None:

@@ -1,7 +1,8 @@
 """Stage 5: every metric on the maps of a group of explainers, for one model.
 
 Reads the group's index and maps, the test split and the model; writes `5_scores/<model>/<group>.parquet`, one row per
-image x metric x removal x explainer, and `<group>.curves.parquet`, what metrics traced on the way: the removal curves.
+image x metric x removal x explainer, and `<group>.curves.parquet`, what metrics traced on the way: the removal curves;
+`<group>.judged.parquet` has the scores that the metrics are judged by.
 What is computed once stands in `cells/<explainer>.parquet` with a key of all it depends on, so that a rerun after an
 addition or a kill computes only the missing cells.
 """
@@ -11,10 +12,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unmask import digest, registry
+from unmask import digest, judging, registry
 from unmask.config import Config, ModelId
 from unmask.errors import UserError
-from unmask.files import read_table, write_table
+from unmask.files import write_table
 from unmask.layout import Layout
 from unmask.plan import scoring_passes
 from unmask.progress import bar
@@ -24,8 +25,10 @@ from unmask.scoring import (
     Work,
     common_settings,
     explainer_settings,
+    kept_cells,
     metric_settings,
     removal_settings,
+    typed,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +72,7 @@ def settings(
         "metrics": [metric_settings(config.metric(name)) for name in config["score"]["metrics"]],
         "removals": [removal_settings(config, name) for name in config["score"]["removals"]],
         "explainers": [explainer_settings(config, config.explainer(entry)) for entry in _entries(config, group)],
+        "judge": judging.settings(config, _entries(config, group)),
         "common": common_settings(config),
     }
 
@@ -97,10 +101,11 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
             curves += [traced for _, traced in found.values()]
             if missing[entry]:
                 _keep(folder / "cells", entry, found)
-    whole = _typed(pd.concat(tables, ignore_index=True).assign(config_hash=config_hash(config, model_id)), COLUMNS)
-    traced = _typed(pd.concat(curves, ignore_index=True), CURVES)
+    whole = typed(pd.concat(tables, ignore_index=True).assign(config_hash=config_hash(config, model_id)), COLUMNS)
+    traced = typed(pd.concat(curves, ignore_index=True), CURVES)
     # What depends on no map was traced with each explainer's.
     traced = traced.drop_duplicates(["explainer", "metric", "removal", "image_id"], ignore_index=True)
+    judging.run(config, work, entries, folder / f"{group}.judged.parquet")
     write_table(folder / f"{group}.curves.parquet", traced)
     write_table(folder / f"{group}.parquet", whole)
     counts = whole["status"].value_counts()
@@ -125,15 +130,10 @@ def _kept(folder: Path, entry: str) -> dict[str, tuple[pd.DataFrame, pd.DataFram
     """The cells of an earlier run by key: scores and curves."""
     import pandas as pd
 
-    path = folder / f"{entry}.parquet"
-    if not path.exists():
-        return {}
-    curves = {key: rows.drop(columns="key") for key, rows in read_table(_curves(path)).groupby("key", sort=False)}
-    none = pd.DataFrame(columns=list(CURVES))
-    return {
-        key: (rows.drop(columns="key"), curves.get(key, none))
-        for key, rows in read_table(path).groupby("key", sort=False)
-    }
+    path, none = folder / f"{entry}.parquet", pd.DataFrame(columns=list(CURVES))
+    scores = kept_cells(path)
+    curves = kept_cells(_curves(path)) if scores else {}
+    return {key: (rows, curves.get(key, none)) for key, rows in scores.items()}
 
 
 def _keep(folder: Path, entry: str, found: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> None:
@@ -143,19 +143,12 @@ def _keep(folder: Path, entry: str, found: dict[str, tuple[pd.DataFrame, pd.Data
         return pd.concat([tables[which].assign(key=key) for key, tables in found.items()], ignore_index=True)
 
     path = folder / f"{entry}.parquet"
-    write_table(_curves(path), _typed(joined(1), {**CURVES, "key": "str"}))
+    write_table(_curves(path), typed(joined(1), {**CURVES, "key": "str"}))
     write_table(path, joined(0))  # last: where it stands, its curves do
 
 
 def _curves(path: Path) -> Path:
     return path.with_suffix(".curves.parquet")
-
-
-def _typed(table: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
-    """The columns in order and of their types, whether just computed or read back, so that the bytes are the same."""
-    table = table[list(columns)].astype(columns)
-    missing = {name: table[name].where(table[name].notna(), None) for name, kind in columns.items() if kind == "object"}
-    return table.assign(**missing)
 
 
 def _announce(work: Work, missing: dict[str, list[Cell]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from unmask import digest, registry, seeds
 from unmask.config import Config, ExplainerSpec, MetricSpec, ModelId
 from unmask.domains import CONCEPT
 from unmask.errors import Skip, UserError
-from unmask.files import read_arrays, read_json, sha256
+from unmask.files import read_arrays, read_json, read_table, sha256
 from unmask.layout import Layout
 from unmask.time_limit import time_limit
 
@@ -75,6 +76,20 @@ def common_settings(config: Config) -> dict[str, Any]:
     return {"code": digest.code("unmask.score"), "versions": digest.versions(*LIBRARIES), **engine}
 
 
+def kept_cells(path: Path) -> dict[str, pd.DataFrame]:
+    """The rows of an earlier run's cells by key; none where the file does not exist."""
+    if not path.exists():
+        return {}
+    return {key: rows.drop(columns="key") for key, rows in read_table(path).groupby("key", sort=False)}
+
+
+def typed(table: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
+    """The columns in order and of their types, whether just computed or read back, so that the bytes are the same."""
+    table = table[list(columns)].astype(columns)
+    missing = {name: table[name].where(table[name].notna(), None) for name, kind in columns.items() if kind == "object"}
+    return table.assign(**missing)
+
+
 @dataclass(frozen=True)
 class Cell:
     """An explainer, a metric and the removal that the metric uses (None where it uses none)."""
@@ -129,6 +144,27 @@ class Work:
             start = time.perf_counter()
             model(images).sum().item()  # waits for a GPU
         return (time.perf_counter() - start) / len(images)
+
+    def twin(self, model: torch.nn.Module, images: torch.Tensor) -> Work:
+        """The same work for another network, or for the first images as `images` has them; nothing is shared with it.
+
+        It has no maps but those that `replace_maps` gives it.
+        """
+        from unmask.case import Shared
+
+        made, known, count = copy.copy(self), self.loaded, len(images)
+        made.index = {**self.index, "images": self.index["images"][:count]}
+        made._by_name, made._maps = dict(self._by_name), {}
+        concepts = {name: pixels[:count] for name, pixels in known.concepts.items()}
+        made._loaded = _Loaded(model, images, known.targets[:count], known.masks[:count], concepts, Shared(model))
+        return made
+
+    def replace_maps(self, name: str, maps: np.ndarray | None, status: str = "ok", error: str | None = None) -> None:
+        """Take these maps of an explainer, or the reason why there are none, instead of stage 4's."""
+        self._by_name[name] = {**self.entry(name), "status": status, "error": error}
+        self._maps.pop(name, None)
+        if maps is not None:
+            self._maps[name] = maps
 
     def entry(self, name: str) -> dict[str, Any]:
         """What stage 4 says of an explainer's maps."""
@@ -280,7 +316,7 @@ class Work:
                 cell.removal or "",
             ),
             removal=self._bind(cell.removal) if cell.removal else None,
-            explainer=self._explainer(cell.explainer, rows) if "explainer" in needs else None,
+            explainer=self.explainer(cell.explainer, rows) if "explainer" in needs else None,
             shared=loaded.shared,
             engine=self.config["score"]["engine"],
             concepts={name: pixels[rows] for name, pixels in loaded.concepts.items()},
@@ -308,7 +344,7 @@ class Work:
 
         return removals.bind(registry.find("removals", removal, self.config.plugins), model or self.loaded.model)
 
-    def _explainer(self, spec: ExplainerSpec, rows: list[int]) -> Callable[..., torch.Tensor]:
+    def explainer(self, spec: ExplainerSpec, rows: list[int]) -> Callable[..., torch.Tensor]:
         """The explainer as a function of (images, targets), each call with a generator seeded by its inputs.
 
         A paired call's is seeded by images `rows` themselves. Without draws their maps are those of stage 4.

@@ -9,6 +9,7 @@ rule score_group:
     output:
         table=f"{SCORES}/{{group}}.parquet",
         curves=f"{SCORES}/{{group}}.curves.parquet",
+        judged=f"{SCORES}/{{group}}.judged.parquet",
     log:
         f"{RESULTS}/logs/5_scores/{{domain}}_{{encoder}}_p{{pretrain_seed}}f{{finetune_seed}}_{{group}}.log",
     benchmark:
