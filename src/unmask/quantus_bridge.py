@@ -87,6 +87,12 @@ def of_map(metric: Metric, case: Case, attributions: np.ndarray) -> np.ndarray:
     return _call(metric, case, x=np.zeros((len(case), 1, *attributions.shape[1:]), np.float32), a=attributions)
 
 
+def of_mosaics(metric: Metric, case: Case, attributions: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Score attributions [N, H, W] of mosaics by which of the tiles, row by row, are the class's: `own` bool [N, 4]."""
+    x = np.zeros((len(case), 1, *attributions.shape[1:]), np.float32)
+    return _call(metric, case, x=x, a=attributions, model=case.model, custom_batch=own)
+
+
 def re_explaining(metric: Metric, case: Case) -> np.ndarray:
     """Score the case's maps, at pixel resolution, with a metric that explains perturbed images anew."""
 
@@ -109,6 +115,7 @@ def _call(
     model: torch.nn.Module | None = None,
     softmax: bool = False,
     explain: Callable[..., np.ndarray] | None = None,
+    **more: np.ndarray,
 ) -> np.ndarray:
     arguments: dict[str, Any] = {
         "x_batch": x.copy(),
@@ -120,6 +127,7 @@ def _call(
         "explain_func": explain,
         "channel_first": True,
         "batch_size": len(case),
+        **more,
     }
     with unchecked(), numpy_global(case.seed), np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an undefined score is a NaN, which becomes a row with a reason

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from unmask import registry, removals
-from unmask.case import Case
+from unmask.case import Case, Gallery
 from unmask.models.vit import Normalise
 
 SIZE, PATCH, KEY = 32, 8, (2, 1)  # 4 x 4 patches; the one in row 2, column 1 decides
@@ -31,22 +31,47 @@ def images(count, seed=0):
     return 0.2 + 0.8 * torch.rand(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
-def make_case(model, maps, *, removal=None, explainer=None, seed=11, shared=None, **changes):
-    """A case of `len(maps)` noise images, target 0, evidence on the key patch."""
-    masks = np.zeros((len(maps), SIZE, SIZE), bool)
+DIM = 0.1  # how bright the gallery's images of the other class are
+
+
+def gallery():
+    """Six images of the class that cases explain, and four dim ones of another; evidence on the key patch."""
+    targets = torch.tensor([0] * 6 + [1] * 4)
+    pixels = images(10, seed=5) * torch.where(targets == 0, 1, DIM)[:, None, None, None]
+    return Gallery(pixels, targets, evidence(10))
+
+
+def evidence(count):
+    """The key patch, bool [count, SIZE, SIZE]."""
+    masks = np.zeros((count, SIZE, SIZE), bool)
     row, column = (PATCH * part for part in KEY)
     masks[:, row : row + PATCH, column : column + PATCH] = True
+    return masks
+
+
+def concepts(count):
+    """A spot within a patch and a bar across three, beside the evidence."""
+    spot, bar = np.zeros((2, count, SIZE, SIZE), bool)
+    spot[:, 2:5, 3:6] = True
+    bar[:, 26:28, 10:] = True
+    return {"spot": spot, "bar": bar}
+
+
+def make_case(model, maps, *, removal=None, explainer=None, seed=11, shared=None, **changes):
+    """A case of `len(maps)` noise images, target 0, evidence on the key patch."""
     if isinstance(removal, str):
         removal = removals.bind(registry.find("removals", removal), model)
     fields = {
         "images": images(len(maps)),
         "targets": torch.zeros(len(maps), dtype=torch.int64),
-        "masks": masks,
+        "masks": evidence(len(maps)),
         "maps": maps.astype(np.float32),
         "seed": seed,
         "removal": removal,
         "explainer": explainer,
         "shared": shared,
+        "concepts": concepts(len(maps)),
+        "gallery": gallery(),
     }
     return Case(model=model, **{**fields, **changes})
 

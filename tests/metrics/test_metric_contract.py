@@ -43,7 +43,7 @@ def test_meta_is_complete_and_its_direction_and_category_are_those_of_quantus(na
     meta = METRICS[name].meta
     assert meta["category"] in CATEGORIES
     assert meta["direction"] in ("higher", "lower")
-    assert set(meta["needs"]) <= {"removal", "masks", "explainer", "model"}
+    assert set(meta["needs"]) <= {"removal", "masks", "concepts", "explainer", "gallery", "model"}
     assert set(meta["passes"]) == {"forward", "explanations"}
     assert set(meta.get("ranges", {})) <= set(meta["options"])
     if "quantus" in meta:

@@ -1,0 +1,31 @@
+"""Distractor avoidance: of the positive attribution on evidence and distractors, which share is on the evidence?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unmask.case import Case
+
+META = {
+    "category": "localisation",
+    "direction": "higher",
+    "needs": ["masks", "concepts"],
+    "passes": {"forward": "0", "explanations": "0"},
+    "options": {},
+    "chance": "the evidence's share of the area of evidence and distractors",
+    "citation": "after Yang & Kim, Benchmarking Attribution Methods with Relative Feature Importance, "
+    "arXiv:1907.09701, 2019, and Arras et al., CLEVR-XAI, Information Fusion 2022",
+}
+
+
+def score(case: Case) -> np.ndarray:
+    """Positive attribution on the evidence over that on evidence and distractors: float64 [N] in [0, 1].
+
+    The distractors are all concepts of the image. What lies on neither does not count: the background may have any
+    attribution. NaN where nothing is positive on either.
+    """
+    positive = np.maximum(case.pixel_maps, 0).astype(np.float64)
+    evidence = (positive * case.masks).sum((1, 2))
+    distractors = (positive * np.any(list(case.concepts.values()), axis=0)).sum((1, 2))
+    with np.errstate(invalid="ignore"):
+        return evidence / (evidence + distractors)
