@@ -48,6 +48,7 @@ def run(
         if not 0 <= value < 1:
             raise UserError(f"{name}: {value:g} is not a share; give 0 or more and less than 1")
     sides = _sides(first, second)
+    made = _made(sides)
     compared = {
         board.name: compare(board, *(side.tables[board.name] for side in sides), tolerance)
         for board in boards.BOARDS
@@ -60,7 +61,7 @@ def run(
     _print_verdict(rows, against, compared, exact)
     for side in sides:
         print(f"  {side.name:<12}{side.folder}")
-    for topic, text in _made(sides).items():
+    for topic, text in made.items():
         print(f"  {topic:<12}{text}")
     for line in words.blocks(against, _present(sides), exact):
         print(line)
