@@ -6,10 +6,12 @@ import os
 
 from unmask import plan
 from unmask.config import Config
+from unmask.submissions import enter
 
 
 def run(config: Config, *, time: bool = False) -> None:
     """Print the cells of the benchmark, and with `time` an estimate; a config with a mistake never gets here."""
+    enter.check(config)
     ratios = {name: config.mask_ratio(name) for name in config["encoders"]}
     masks = {name: "no mask" if ratio is None else f"effective ratio {ratio:.3g}" for name, ratio in ratios.items()}
     pretrain, finetune = (len(config["seeds"][stage]) for stage in ("pretrain", "finetune"))
@@ -20,6 +22,7 @@ def run(config: Config, *, time: bool = False) -> None:
         "encoders": ", ".join(f"{name} ({text})" for name, text in masks.items()),
         "models": f"{len(config.models)} = domains x encoders x {pretrain} x {finetune} seeds",
         "explainers": f"{sum(map(len, groups.values()))} in {len(groups)} groups, on {images} test images a domain",
+        **({"submitted": ", ".join(config.submitted)} if config.submitted else {}),
         "metrics": f"{len(score['metrics'])}, removals {', '.join(score['removals'])}",
         "passes": ", ".join(passes),
         "jobs": f"{sum(plan.jobs(config).values())} at most (finished ones are not run again)",

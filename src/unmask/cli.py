@@ -83,6 +83,15 @@ def parser() -> argparse.ArgumentParser:
     plugin = command("check-plugin", "hold plug-in files of yours to the contract", config=False)
     plugin.add_argument("files", nargs="+", metavar="FILE", help="Python files; they may name one another")
     plugin.add_argument("--time-limit", type=float, default=60.0, help="seconds that a check may take (default: 60)")
+    submit = command("submit", "write the scores of an explainer of a run as a submission to others' leaderboards")
+    submit.add_argument("--explainer", required=True, metavar="ENTRY", help="as explain.groups has it")
+    submit.add_argument("--card", required=True, metavar="FILE", help="JSON with authors, contact, licence")
+    submit.add_argument("-o", "--output", required=True, metavar="FILE", help="the .parquet to write, and its .json")
+    template = command("submit-template", "write what somebody needs to score an explainer on a run's models")
+    template.add_argument("--explainer", required=True, metavar="NAME", help="a name that no explainer has")
+    template.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the folder to write it to")
+    checking = command("submit-check", "say whether a submission can enter the leaderboards, or all that is wrong")
+    checking.add_argument("file", metavar="FILE", help="its .parquet, beside which its card lies")
 
     data = command(
         "data", "stage 1: make or read a domain's images, masks and splits, or the pool of unlabelled images"

@@ -16,6 +16,7 @@ from unmask.config import Config, load
 from unmask.errors import UserError
 from unmask.files import write_text
 from unmask.layout import Layout
+from unmask.submissions import card, enter
 
 STAGES = ("data", "pretrain", "finetune", "explain", "score", "inside", "aggregate", "report")
 
@@ -39,7 +40,7 @@ def configure(given: dict[str, Any], config_files: Iterable[str | Path], default
 
 
 def start(config: Config) -> None:
-    """Take the run's lock and leave the config where the jobs read it."""
+    """Take the run's lock, hold submissions to what is known before a run, leave the config where the jobs read it."""
     config.results.mkdir(parents=True, exist_ok=True)
     global _lock
     _lock = open(config.results / ".lock", "w")  # noqa: SIM115 (held until the process ends)
@@ -51,6 +52,11 @@ def start(config: Config) -> None:
             file=sys.stderr,
             flush=True,
         )
+        os._exit(2)
+    try:
+        enter.check(config)
+    except UserError as error:
+        print(f"unmask: {error}", file=sys.stderr, flush=True)
         os._exit(2)
     write_text(config.results / "config.json", json.dumps(config.data, indent=2) + "\n")
 
@@ -117,6 +123,11 @@ def score_files(config: Config) -> list[Path]:
     """Stage 5: the scores of every group of every model."""
     layout = Layout(config.results)
     return [layout.scores(model) / f"{group}.parquet" for model in config.models for group in config.groups]
+
+
+def submission_files(config: Config) -> list[Path]:
+    """What others submitted to stage 6: scores and cards."""
+    return [one for path in config["submissions"] for one in (Path(path), card.beside(path))]
 
 
 def inside_files(config: Config) -> list[Path]:

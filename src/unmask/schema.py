@@ -35,8 +35,12 @@ def _sentence(error: Any, whole: str) -> str:
         return f"{where}: is longer than {error.validator_value} characters; shorten it"
     if error.validator == "type":
         wanted = error.validator_value if isinstance(error.validator_value, str) else " or ".join(error.validator_value)
-        return f"{where}: {error.instance!r} is not of type {wanted}"
+        return f"{where}: {_shown(error.instance)} is not of type {wanted}"
     if error.validator == "enum":
         allowed = [str(value) for value in error.validator_value]
-        return f"{where}: '{error.instance}' is not allowed; {registry.suggest(error.instance, allowed)}"
+        return f"{where}: {_shown(error.instance)} is not allowed; {registry.suggest(error.instance, allowed)}"
     return f"{where}: {error.message}"
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else repr(value)

@@ -53,14 +53,19 @@ def load(path: str | Path) -> tuple[Card | None, list[str]]:
         return None, [f"'{path}' is not the name of a submission; give its .parquet file, beside which its card lies"]
     if not path.is_file():
         return None, [f"'{path}' does not exist; give the .parquet file of a submission"]
-    try:
-        data = json.loads(where.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except FileNotFoundError:
-        return None, [f"'{where}' does not exist; the card of '{path.name}' must lie beside it"]
-    except (OSError, ValueError) as error:
-        return None, [f"'{where}' is not valid JSON ({' '.join(str(error).split())})"]
-    found = [f"{where}: {problem}" for problem in problems(data, SCHEMA, "card")]
+    data, found = parse(where)
+    found = found or [f"{where}: {problem}" for problem in problems(data, SCHEMA, "card")]
     return (None, found) if found else (Card(path, data), [])
+
+
+def parse(path: Path) -> tuple[Any, list[str]]:
+    """What a JSON file holds, or None and why it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse), []
+    except FileNotFoundError:
+        return None, [f"'{path}' does not exist; give the card of a submission, a JSON file"]
+    except (OSError, ValueError, RecursionError) as error:
+        return None, [f"'{path}' is not valid JSON ({' '.join(str(error).split())})"]
 
 
 def read(path: str | Path, where: str) -> Card:
