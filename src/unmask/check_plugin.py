@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from unmask import contract, data, passes, registry, removals
-from unmask.case import Case
+from unmask.case import Case, Gallery
 from unmask.contract import IMAGES, PATCH, SIZE, Breach
 from unmask.device import resolve
 from unmask.errors import Skip, UserError
@@ -170,7 +170,7 @@ def describes_a_metric(plugin: Plugin) -> None:
     contract.has_the_keys(plugin, TYPES["metrics"])
     contract.one_of(plugin.meta["direction"], "direction", ("higher", "lower"))
     for need in plugin.meta["needs"]:
-        contract.one_of(need, "needs", ("removal", "masks", "explainer", "model"))
+        contract.one_of(need, "needs", ("removal", "masks", "concepts", "explainer", "gallery", "model"))
     contract.options_fit(plugin)
     contract.formulas_count(plugin, ("forward", "explanations"))
 
@@ -223,21 +223,25 @@ def costs_the_declared_passes(plugin: Plugin) -> None:
 def _case(plugin: Plugin, calls: list[int] | None = None) -> Case:
     """Random maps of five images; what `calls` gets are the sizes of the batches that are explained again."""
 
-    def brightness(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def brightness(images: torch.Tensor, targets: torch.Tensor, **_: Any) -> torch.Tensor:
         if calls is not None:
             calls.append(len(images))
         return images.mean(1)
 
     model, needs, generator = contract.network("avg"), plugin.meta["needs"], torch.Generator().manual_seed(5)
+    images, targets = torch.rand(IMAGES, 3, SIZE, SIZE, generator=generator), torch.tensor([0, 1, 2, 1, 0])
+    masks = (torch.rand(IMAGES, SIZE, SIZE, generator=generator) > 0.5).numpy()
     return Case(
         model=model,
-        images=torch.rand(IMAGES, 3, SIZE, SIZE, generator=generator),
-        targets=torch.tensor([0, 1, 2, 1, 0]),
-        masks=(torch.rand(IMAGES, SIZE, SIZE, generator=generator) > 0.5).numpy(),
+        images=images,
+        targets=targets,
+        masks=masks,
         maps=torch.rand(IMAGES, *model.grid, generator=generator).numpy(),
         seed=1,
         removal=removals.bind(registry.find("removals", "mean"), model) if "removal" in needs else None,
         explainer=brightness if "explainer" in needs else None,
+        concepts={"thing": ~masks} if "concepts" in needs else {},
+        gallery=Gallery(images, targets, masks) if "gallery" in needs else None,
     )
 
 

@@ -339,7 +339,10 @@ def test_a_file_that_is_no_plugin_is_told(name, text, words, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "file",
-    ["explainers/rise.py", "metrics/max_sensitivity.py", "removals/blur.py", "domains/folder.py"],
+    [
+        *("explainers/rise.py", "removals/blur.py", "domains/folder.py"),
+        *("metrics/max_sensitivity.py", "metrics/focus.py", "metrics/concept_auc.py"),
+    ],
 )
 def test_embedded_plugins_of_every_kind_keep_it(file, capsys):
     code, lines = check(capsys, registry.PACKAGE / file)
