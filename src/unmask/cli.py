@@ -117,6 +117,13 @@ def parser() -> argparse.ArgumentParser:
     _compare_arguments(
         command("compare", "set two leaderboards side by side; exit code 1 where they differ", config=False)
     )
+    verify = command("verify", "check a run's hashes, and recompute sampled cells from its weights and data")
+    verify.add_argument("--sample", type=int, default=20, metavar="N", help="cells to recompute (default: 20)")
+    verify.add_argument("--against", metavar="FOLDER", help="compare with these results or published tables instead")
+    verify.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
+    verify.add_argument(
+        "--tolerance", type=float, default=1e-4, metavar="SHARE", help="of a score, allowed (default: 1e-4)"
+    )
     figures = command("figures", "draw figures again from the tables, without computing any")
     figures.add_argument("--only", nargs="+", metavar="NAME", help="such as ranks, pareto_medical, or pareto for all")
     figures.add_argument("--list", action="store_true", dest="names", help="name the figures instead")

@@ -35,6 +35,11 @@ def run(config: Config) -> None:
 
 def build(config: Config) -> dict[str, Any]:
     """The manifest of what lies in `config.results` now."""
+    return {**maker(config), "hashes": hashes.of_run(config), "times": times.of_run(config)}
+
+
+def maker(config: Config) -> dict[str, Any]:
+    """What a run of a config is made by here and now."""
     from unmask.device import resolve
 
     seeds = config["seeds"]
@@ -45,9 +50,7 @@ def build(config: Config) -> dict[str, Any]:
         "seeds": {"base": config["seed"], "pretrain": seeds["pretrain"], "finetune": seeds["finetune"]},
         "code": code(config),
         "environment": environment.environment(),
-        "hashes": hashes.of_run(config),
         "hardware": environment.hardware(resolve(config["device"]).type),
-        "times": times.of_run(config),
         "commit": environment.commit(),
     }
 

@@ -270,7 +270,7 @@ def test_what_made_two_runs_is_told_from_their_manifests(pair, capsys):
     code, lines = compare(capsys, *pair)
     assert code == 0  # what made them decides nothing; the numbers do
     text = "\n".join(lines)
-    assert "explain.images 20 -> 50; explain.groups.main without lime and with cam in the second" in text
+    assert "explain.images 20 -> 50; explain.groups.main without lime and with cam" in text
     assert "explainers.rise.options.masks 256 -> 512" in text
     assert "  code        stages score differs (commit 0123456789 -> no commit known)" in lines
     assert "  environment torch 2.1 -> 2.2; attrs 1 -> 2" in lines  # what unmask asks for itself comes first

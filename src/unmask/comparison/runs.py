@@ -28,12 +28,16 @@ def stale(folder: Path, found: dict[str, Any], tables: list[Path]) -> list[str]:
 
 def differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, str]:
     """What differs, a line per topic; a topic without a difference says so."""
+    return {**makers(first, second), "results": _parting(first["hashes"], second["hashes"])}
+
+
+def makers(first: dict[str, Any], second: dict[str, Any]) -> dict[str, str]:
+    """The same of what made them alone."""
     return {
         "config": _said(_config(first["config"], second["config"]), "the same"),
         "code": _said(_code(first["code"], second["code"]), "the same") + _commits(first["commit"], second["commit"]),
         "environment": _said(_environment(first["environment"], second["environment"]), "the same"),
         "hardware": _said(_flat_changes(first["hardware"], second["hardware"]), "the same"),
-        "results": _parting(first["hashes"], second["hashes"]),
     }
 
 
@@ -55,7 +59,7 @@ def _resolved(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flat_changes(first: Any, second: Any, where: str = "") -> list[str]:
-    """`explain.images 20 -> 50` for every value that differs, at any depth."""
+    """`explain.images 20 -> 50` for every value that differs from the first to the second, at any depth."""
     if first == second:
         return []
     if isinstance(first, dict) and isinstance(second, dict):
@@ -63,14 +67,14 @@ def _flat_changes(first: Any, second: Any, where: str = "") -> list[str]:
         for key in dict.fromkeys([*first, *second]):
             name = f"{where}.{key}" if where else str(key)
             if key not in first or key not in second:
-                found.append(f"{name} only in the {'first' if key in first else 'second'}")
+                found.append(f"{name} is {'gone' if key in first else 'new'}")
             else:
                 found += _flat_changes(first[key], second[key], name)
         return found
     if isinstance(first, list) and isinstance(second, list):
         lost, new = [x for x in first if x not in second], [x for x in second if x not in first]
         words = [f"{text} {', '.join(map(str, some))}" for text, some in (("without", lost), ("with", new)) if some]
-        return [f"{where} {' and '.join(words)} in the second" if words else f"{where} in another order"]
+        return [f"{where} {' and '.join(words)}" if words else f"{where} in another order"]
     return [f"{where} {first} -> {second}"]
 
 
