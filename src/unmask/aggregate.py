@@ -4,7 +4,8 @@ Tables (`results/6_leaderboards/`): `leaderboard` per domain, encoder and metric
 `overall` with domains pooled too; `ranking` across metrics, and `metric_clusters`, which of them vote together;
 `chance`, every metric's chance level and ceiling; `mask_ratio`; `controls`; `explainers`; `accuracy`; `failed`; `cost`;
 and `scores`, the long table itself. Pooled means weight every score equally. `unmask.questions` names the tables of
-tests. The long ones are parquet files too; `latex/` holds those that go into papers.
+tests; `inside`, `missingness` and `cka` are of the stage `inside`. The long ones are parquet files too; `latex/` holds
+those that go into papers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from unmask.files import write_table, write_text
 from unmask.layout import Layout
 from unmask.statistics.hypotheses import HYPOTHESES
 from unmask.submissions import enter
-from unmask.tables import latex
+from unmask.tables import inside, latex
 from unmask.tables.about import KEY, about
 from unmask.tables.columns import BOARDS, LARGE
 from unmask.tables.comparisons import control_rows, ratio_rows
@@ -46,6 +47,7 @@ def settings(config: Config) -> dict[str, Any]:
         "removals": config["score"]["removals"],
         "ratios": {name: config.mask_ratio(name) for name in config["encoders"]},
         "hypotheses": HYPOTHESES,
+        "inside": config["inside"]["what"],
         "submissions": enter.settings(config),
     }
 
@@ -54,12 +56,17 @@ def run(config: Config) -> None:
     """Write every table; raises `UserError` where a model's scores are missing or do not fit the config."""
     layout = Layout(config.results)
     own, accuracy, maps = read_scores(config, layout), read_accuracy(config, layout), read_maps(config, layout)
-    scores = enter.enter(config, own)
+    scores, within = enter.enter(config, own), inside.read_inside(config, layout)
     tables = {
         **leaderboards(config, scores, accuracy, maps),
         **questions.tables(
-            config, scores, accuracy, {e.name: e.alias_of for e in explainers(config, aliases(maps)) if e.alias_of}
+            config,
+            scores,
+            accuracy,
+            {e.name: e.alias_of for e in explainers(config, aliases(maps)) if e.alias_of},
+            within,
         ),
+        **inside.tables(config, within),
         "explainers": describe(config, maps),
         "accuracy": accuracy,
         "failed": failures(scores),
@@ -105,7 +112,7 @@ def leaderboards(config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame, m
         keys: part.mean() for by in (["domain", "encoder"], ["domain"]) for keys, part in accuracy.groupby(by)["test"]
     }
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in BOARDS}
-    scopes = Scopes(confidence)
+    scopes = Scopes(confidence, config.gates)
 
     def place(name: str, keys: dict[str, str], metric: dict[str, Any], pool: Pool, test: float) -> Verdicts:
         scope = "model" if "encoder" in keys else "domain" if keys else "all"

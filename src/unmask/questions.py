@@ -18,6 +18,8 @@ from unmask.config import Config
 if TYPE_CHECKING:
     import pandas as pd
 
+    from unmask.statistics.inside import Inside
+
 _SCOPE = ["scope", "domain"]
 _METRIC = ["metric", "removal", "category", "direction"]
 COLUMNS = {
@@ -112,9 +114,13 @@ WHOLE = {"stability": dict.fromkeys(("agreed", "reversed", "pairs"), "Int64")}  
 
 
 def tables(
-    config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame, aliases: dict[str, str]
+    config: Config,
+    scores: pd.DataFrame,
+    accuracy: pd.DataFrame,
+    aliases: dict[str, str],
+    inside: Inside | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Every table by name; `aliases` maps an entry to the one whose maps it has."""
+    """Every table by name; `aliases` maps an entry to the one whose maps it has, `inside` is for the hypotheses."""
     import pandas as pd
 
     from unmask.statistics.agreement import agreement_rows
@@ -136,7 +142,7 @@ def tables(
         "agreement": agreement_rows(computed),
         "stability": stability_rows(computed),
         "ratio_effects": ratio_rows(computed, accuracy),
-        "hypotheses": hypothesis_rows(computed, accuracy),
+        "hypotheses": hypothesis_rows(computed, accuracy, inside),
     }
     return {
         name: pd.DataFrame(rows[name], columns=columns).astype(WHOLE.get(name, {})) for name, columns in COLUMNS.items()

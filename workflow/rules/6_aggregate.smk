@@ -17,6 +17,9 @@ TABLES = (
     "stability",
     "ratio_effects",
     "hypotheses",
+    "inside",
+    "missingness",
+    "cka",
 )
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unmask.errors import Skip
-from unmask.statistics.bootstrap import interval
+from unmask.statistics import inside_hypotheses
+from unmask.statistics.answer import Answer, answer, estimated
 from unmask.statistics.complete import mean_known
-from unmask.statistics.contrasts import contrasts, estimate
+from unmask.statistics.contrasts import contrasts
 from unmask.statistics.orders import View, means
 from unmask.statistics.pairwise import against
 from unmask.statistics.ranks import rank
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from unmask.statistics.inside import Inside
     from unmask.statistics.study import Measured, Study
 
 HYPOTHESES: list[dict[str, Any]] = json.loads(
@@ -39,33 +40,31 @@ SAYS: dict[str, Callable[[float, float, float], tuple[bool, bool]]] = {  # (supp
 }
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A measure's estimate and interval, over `n` of a `unit`; `seeded` where the interval knows of the seeds."""
+def hypothesis_rows(study: Study, accuracy: pd.DataFrame, inside: Inside | None = None) -> list[dict[str, Any]]:
+    """A row per hypothesis, with the verdict and, where there is one, the reason why it is no more than that.
 
-    estimate: float
-    low: float
-    high: float
-    n: int
-    unit: str
-    seeded: bool = False
-
-
-def hypothesis_rows(study: Study, accuracy: pd.DataFrame) -> list[dict[str, Any]]:
-    """A row per hypothesis, with the verdict and, where there is one, the reason why it is no more than that."""
+    `inside` is what the stage of that name measured, None where it measured nothing.
+    """
     rows = []
     for one in HYPOTHESES:
         row = {key: one[key] for key in ("statement", "source", "measure", "direction", "threshold")}
         try:
-            if one["test"] is None:
-                raise Skip(f"it needs {one['needs']}, which the scores do not hold")
-            found = TESTS[one["test"]](study, accuracy, **one.get("options", {}))
+            found = _tested(one, study, accuracy, inside)
             row |= {"estimate": found.estimate, "low": found.low, "high": found.high, "n": found.n, "unit": found.unit}
             row |= {"verdict": verdict(one["direction"], one["threshold"], found), "reason": _caveat(study, found)}
         except Skip as reason:
             row |= {"n": 0, "verdict": "not measured", "reason": str(reason)}
         rows.append({"hypothesis": one["id"], **row})
     return rows
+
+
+def _tested(one: dict[str, Any], study: Study, accuracy: pd.DataFrame, inside: Inside | None) -> Answer:
+    options = one.get("options", {})
+    if one["test"] in TESTS:
+        return TESTS[one["test"]](study, accuracy, **options)
+    if inside is None:
+        raise Skip(f"it needs {one['needs']}, which the stage inside did not measure")
+    return inside_hypotheses.TESTS[one["test"]](inside, **options)
 
 
 def verdict(direction: str, threshold: float, found: Answer) -> str:
@@ -133,7 +132,7 @@ def relative_rank(study: Study, accuracy: pd.DataFrame, explainers: list[str], c
         raise Skip(f"it needs scores of {' or '.join(categories)} on models with a mask ratio")
     by_category = [mean_known([mean_known(removals) for removals in metrics.values()]) for metrics in groups.values()]
     images = {domain: max(n for d, n in counted if d == domain) for domain, _ in counted}
-    return _answer(study, mean_known(by_category), sum(images.values()), len(images))
+    return answer(study, mean_known(by_category), sum(images.values()), len(images))
 
 
 def native_keeps(study: Study, accuracy: pd.DataFrame, metric: str, native: list[str]) -> Answer:
@@ -144,7 +143,7 @@ def native_keeps(study: Study, accuracy: pd.DataFrame, metric: str, native: list
     for domain in study.weights:
         both = (_null_means(study, part, domain)[:, :, encoders] for part in (own, others))
         outcomes[domain] = _rows_mean(next(both) - next(both))
-    return _estimated(study, outcomes)
+    return estimated(study, outcomes)
 
 
 def native_concordance(study: Study, accuracy: pd.DataFrame, category: str, native: list[str]) -> Answer:
@@ -169,7 +168,7 @@ def native_concordance(study: Study, accuracy: pd.DataFrame, category: str, nati
         differences.append(means_of[0] - means_of[1])
     if not differences or not np.isfinite(differences[0][0]):
         raise Skip(f"it needs {category} under a native and another removal on the same models")
-    return _answer(study, mean_known(differences), *min(counted))
+    return answer(study, mean_known(differences), *min(counted))
 
 
 def flatter_curve(study: Study, accuracy: pd.DataFrame, metric: str, native: list[str]) -> Answer:
@@ -185,7 +184,7 @@ def flatter_curve(study: Study, accuracy: pd.DataFrame, metric: str, native: lis
         areas = _null_means(study, others, domain)
         found = mean_known([areas[:, :, one.encoders] @ one.weights for one in slopes])
         outcomes[domain] = np.where(study.correct[domain].all(-1), found, np.nan)
-    return _estimated(study, outcomes)
+    return estimated(study, outcomes)
 
 
 def above_random(study: Study, accuracy: pd.DataFrame, categories: list[str]) -> Answer:
@@ -259,15 +258,3 @@ def _null_means(study: Study, metrics: list[Measured], domain: str) -> np.ndarra
 def _rows_mean(values: np.ndarray) -> np.ndarray:
     """The mean over encoders, of [I, S, M]; NaN where one is missing, so that every image stands for all of them."""
     return values.mean(-1)
-
-
-def _estimated(study: Study, outcomes: dict[str, np.ndarray]) -> Answer:
-    found = estimate(study, outcomes)
-    if not len(found.images):
-        raise Skip("no image has all the scores it needs")
-    return _answer(study, found.values, len(found.images), found.domains)
-
-
-def _answer(study: Study, values: np.ndarray, images: int, domains: int) -> Answer:
-    (low,), (high,) = interval(values[1:, None], study.confidence, images, domains)
-    return Answer(float(values[0]), float(low), float(high), images, "images")
