@@ -1,6 +1,6 @@
 import pytest
 import torch
-from planted_cases import PATCH, SIZE, Planted
+from planted_cases import PATCH, SIZE, Planted, Weighted
 
 from unmask.models.vit import Classifier
 
@@ -8,6 +8,11 @@ from unmask.models.vit import Classifier
 @pytest.fixture(scope="session")
 def planted():
     return Planted().eval()
+
+
+@pytest.fixture(scope="session")
+def weighted():
+    return Weighted().eval()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import quantus
 import torch
-from planted_cases import KEY, make_case, score
+from planted_cases import DIM, KEY, make_case, score
 
 from unmask import registry
 from unmask.case import Shared
@@ -24,18 +24,29 @@ def random_maps(count, seed=0, shape=GRID):
 def redraw(seed):
     """An explainer of fresh uniform noise at every call."""
     generator = torch.Generator().manual_seed(seed)
-    return lambda images, targets: torch.rand(len(images), *GRID, generator=generator)
+    return lambda images, targets, **_: torch.rand(len(images), *GRID, generator=generator)
 
 
-def brightness(images, targets):
+def brightness(images, targets, **_):
     """A deterministic explainer: the grey image."""
     return images.mean(1)
 
 
+def filtered(model):
+    """An explainer that depends on the weights and on the class: the image through the class's patch filter."""
+
+    def explain(images, targets, model=model, **_):
+        filters = model.backbone.patch_embed.proj.weight
+        return torch.nn.functional.conv2d(images, filters, stride=filters.shape[-1])[torch.arange(len(images)), targets]
+
+    return explain
+
+
 def case_for(name, model, maps, **changes):
-    needs = METRICS[name].meta["needs"]
-    removal = "mean" if "removal" in needs else None
-    return make_case(model, maps, removal=removal, **{"explainer": brightness, **changes})
+    meta = METRICS[name].meta
+    removal = "mean" if "removal" in meta["needs"] else None
+    explainer = filtered(model) if meta["category"] in ("randomisation", "axiomatic") else brightness
+    return make_case(model, maps, removal=removal, **{"explainer": explainer, **changes})
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -46,6 +57,7 @@ def test_meta_is_complete_and_its_direction_and_category_are_those_of_quantus(na
     assert set(meta["needs"]) <= {"removal", "masks", "concepts", "explainer", "gallery", "model"}
     assert set(meta["passes"]) == {"forward", "explanations"}
     assert set(meta.get("ranges", {})) <= set(meta["options"])
+    assert bool(meta.get("gate")) == ("pass" in meta) == (meta["category"] == "randomisation")
     if "quantus" in meta:
         theirs = getattr(quantus, meta["quantus"])
         assert meta["direction"] == theirs.score_direction.value
@@ -72,7 +84,7 @@ def test_one_float_per_image_nothing_written_and_numpys_state_put_back(name, tin
 def test_passes_are_as_declared(name, tiny_vit):
     calls = []
 
-    def explainer(images, targets):
+    def explainer(images, targets, **_):
         calls.append(len(images))
         return brightness(images, targets)
 
@@ -106,7 +118,12 @@ def test_a_metrics_scores_do_not_depend_on_what_ran_before(tiny_vit):
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in METRICS if METRICS[name].meta["category"] in ("localisation", "complexity")]
+    [
+        name
+        for name in METRICS
+        if METRICS[name].meta["category"] in ("localisation", "complexity", "randomisation", "axiomatic")
+        and name not in ("random_logit", "smooth_mprt")  # whose draws are those of an image's place in the mini-batch
+    ]
     + ["pixel_flipping", "srg"],
 )
 def test_an_images_score_does_not_depend_on_the_others(name, tiny_vit):
@@ -135,23 +152,59 @@ def perfect():
     return one
 
 
-@pytest.mark.parametrize("name", METRICS)
+def in_order(name, scores):
+    """Whether the first is better than the second, and that than the third."""
+    best, middle, worst = scores if METRICS[name].meta["direction"] == "higher" else [-one for one in scores]
+    return best > middle > worst
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if not METRICS[name].meta.get("gate")])
 def test_the_map_that_knows_beats_a_random_one_beats_its_inverse(name, planted):
     count = 48
     known = np.stack([perfect()] * count)
     ladder = {"perfect": known, "random": random_maps(count), "inverted": 1 - known}
     fixed, noise = torch.tensor(ladder["random"], dtype=torch.float32), redraw(1)
-    explainers = {  # what they say of noisy images: the same, half of it drawn anew, another thing
-        "perfect": lambda images, targets: torch.tensor(known, dtype=torch.float32),
-        "random": lambda images, targets: (fixed + noise(images, targets)) / 2,
-        "inverted": lambda images, targets: torch.tensor(2 * known, dtype=torch.float32),
+
+    def again(images, maps):
+        return torch.as_tensor(maps, dtype=torch.float32).repeat(len(images) // count, 1, 1)
+
+    explainers = {  # what they say of other images: the same, half of it drawn anew, another thing
+        "perfect": lambda images, targets, **_: again(images, known),
+        "random": lambda images, targets, **_: (again(images, fixed) + noise(images, targets)) / 2,
+        "inverted": lambda images, targets, **_: again(images, 1 - known if torch.equal(images, own) else 2 * known),
     }
-    needs = METRICS[name].meta["needs"]
-    means = [
-        score(
-            name, make_case(planted, maps, removal="zero" if "removal" in needs else None, explainer=explainers[kind])
-        ).mean()
-        for kind, maps in ladder.items()
+    if "gallery" in METRICS[name].meta["needs"]:  # of mosaics they say which tiles are the class's, the bright ones
+        explainers["perfect"] = lambda images, targets, **_: (images.mean(1) > 1.5 * DIM).float()
+        explainers["inverted"] = lambda images, targets, **_: (images.mean(1) < 1.5 * DIM).float()
+    own = make_case(planted, known).images
+    removal = "zero" if "removal" in METRICS[name].meta["needs"] else None
+    assert in_order(
+        name,
+        [
+            score(name, make_case(planted, maps, removal=removal, explainer=explainers[kind])).mean()
+            for kind, maps in ladder.items()
+        ],
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if METRICS[name].meta.get("gate")])
+def test_a_gate_lets_the_map_of_the_network_through_and_stops_one_of_nothing(name, weighted):
+    pattern = torch.arange(4)[:, None].add(torch.arange(4)).remainder(2).float()
+
+    def contribution(images, targets, model=weighted, **_):
+        maps = weighted.patches(images) * model.backbone.head.weight[targets]
+        return (maps / maps.abs().amax(1, keepdim=True)).reshape(-1, *GRID).detach()
+
+    explainers = [
+        contribution,
+        lambda *asked, **more: (contribution(*asked, **more) + pattern) / 2,
+        lambda images, targets, **_: pattern.expand(len(images), -1, -1),
     ]
-    best, middle, worst = means if METRICS[name].meta["direction"] == "higher" else [-mean for mean in means]
-    assert best > middle > worst
+    meta = METRICS[name].meta
+    scores = [score(name, make_case(weighted, random_maps(24), explainer=explain)) for explain in explainers]
+    assert in_order(name, [one.mean() for one in scores])
+    ((side, level),) = meta["pass"].items()
+    sign = {"above": 1, "below": -1}[side]
+    assert sign == (1 if meta["direction"] == "higher" else -1)
+    assert (sign * scores[0] > sign * level).all()
+    assert (sign * scores[2] <= sign * level).all()

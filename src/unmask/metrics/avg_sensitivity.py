@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from quantus import AvgSensitivity
-from quantus.functions.perturb_func import batch_uniform_noise
 
 from unmask.case import Case
-from unmask.quantus_bridge import COMMON, re_explaining
+from unmask.metrics import _noise
 
 META = {
     "category": "robustness",
@@ -26,16 +25,6 @@ META = {
 def score(case: Case, samples: int, radius: float) -> np.ndarray:
     """Mean ||map(x + noise) - map(x)|| / ||map(x)|| of `samples` draws: float64 [N], 0 or more.
 
-    The noise is uniform in [-`radius`, `radius`]; images are in [0, 1], and not clipped to it: that would give dark and
-    bright ones less noise.
+    `radius` bounds the noise.
     """
-    metric = AvgSensitivity(
-        nr_samples=samples,
-        perturb_func=batch_uniform_noise,
-        perturb_func_kwargs={"lower_bound": radius, "upper_bound": None},
-        abs=False,
-        normalise=False,
-        return_nan_when_prediction_changes=False,
-        **COMMON,
-    )
-    return re_explaining(metric, case)
+    return _noise.judge(AvgSensitivity, case, samples, radius, normalise=False)

@@ -1,0 +1,32 @@
+"""Relative representation stability: how much the map changes for how much the last representation does, at worst."""
+
+from __future__ import annotations
+
+import numpy as np
+from quantus import RelativeRepresentationStability
+
+from unmask.case import Case
+from unmask.metrics import _noise
+
+META = {
+    "category": "robustness",
+    "direction": "lower",
+    "needs": ["explainer"],
+    "passes": {"forward": "1 + samples", "explanations": "samples"},
+    "shares": {"explanations": {"noise": "samples"}},
+    "draws": {"noise": "1 + samples"},  # the noisy images' logits, the same for every explainer
+    "options": {"samples": 5, "radius": 0.05},
+    "ranges": {"samples": [1, None], "radius": [0.0, 1.0]},
+    "quantus": "RelativeRepresentationStability",
+    "chance": "none fixed: compare with the control random_patch",
+    "citation": "Agarwal et al., Rethinking Stability for Attribution-based Explanations, arXiv:2203.06877, 2022",
+}
+
+
+def score(case: Case, samples: int, radius: float) -> np.ndarray:
+    """Largest ||(m(x) - m(x')) / m(x)|| / ||(l(x) - l(x')) / l(x)|| of `samples` draws of x': float64 [N], 0 or more.
+
+    m is the map summed over patches, divided by its largest magnitude; x' is x and noise within `radius`; l is what the
+    head reads, the pooled tokens after the last norm.
+    """
+    return _noise.relative(RelativeRepresentationStability, case, samples, radius, layer_names=["last"])
