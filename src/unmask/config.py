@@ -113,6 +113,11 @@ class Config:
         plugin = registry.find("domains", spec.pop("plugin", name), self.plugins, f"domains.{name}")
         return plugin, {**plugin.options, **spec}
 
+    @property
+    def gates(self) -> list[str]:
+        """The metrics that are shown and never rank: what they ask, such as randomisation, is passed or failed."""
+        return [name for name in self["score"]["metrics"] if self.metric(name).plugin.meta.get("gate")]
+
     @cached_property
     def submitted(self) -> dict[str, Card]:
         """The cards of what others submitted, by the name of their explainer."""

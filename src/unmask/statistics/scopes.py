@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from typing import TYPE_CHECKING
 
 from unmask.statistics.boards import Board, board
@@ -14,16 +14,19 @@ if TYPE_CHECKING:
 
 
 class Scopes:
-    """Makes boards, and gathers the ranking of each scope in `rankings`."""
+    """Makes boards, and gathers the ranking of each scope in `rankings`.
 
-    def __init__(self, confidence: float):
-        self.confidence = confidence
+    Variants of a metric are shown beside it, and have no vote of their own; nor have the metrics in `gates`.
+    """
+
+    def __init__(self, confidence: float, gates: Collection[str] = ()):
+        self.confidence, self.gates = confidence, gates
         self.rankings: dict[Hashable, Ranking] = {}
 
     def board(self, scope: Hashable, metric: dict[str, str | None], pool: Pool, explainers: list[Explainer]) -> Board:
-        """A metric's board in a scope. Variants of a metric are shown beside it; they have no vote of their own."""
+        """The board of a metric in a scope, whose ranking gets its vote."""
         made = board(pool, metric["direction"], self.confidence, explainers)
-        if not metric["variant"] and made.scored.any():
+        if not metric["variant"] and metric["metric"] not in self.gates and made.scored.any():
             ranking = self.rankings.setdefault(scope, Ranking())
             ranking.votes.append(vote(metric["category"], metric["metric"], made))
         return made

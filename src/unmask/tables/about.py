@@ -18,8 +18,8 @@ KEY = "unmask"
 
 
 def about(config: Config, maps: Maps) -> dict[str, Any]:
-    """Seed and settings of the intervals; which explainers are oracles; which are the same as another, by their options
-    (`same`) or as measured model by model (`aliases`, None where not); and what was asked of an explainer (`task`)."""
+    """Seed and settings of the intervals, metrics that never rank, oracles; explainers that are the same as another, by
+    their options (`same`) or as measured model by model (`aliases`, None where not); what was asked of all (`task`)."""
     entries, asked = explainers(config, {}), task.of_run(config, None)
     records = [(model.folder, one) for model, _, found in maps for one in found if one["status"] == "ok"]
     some = {one["name"] for _, one in records if one.get("alias_of")}
@@ -30,6 +30,7 @@ def about(config: Config, maps: Maps) -> dict[str, Any]:
     return {
         "seed": config["seed"],
         **{key: config["aggregate"][key] for key in ("bootstrap", "confidence", "redundancy")},
+        "gates": config.gates,
         "oracles": [e.name for e in entries if e.is_oracle],
         "same": {e.name: e.alias_of for e in entries if e.alias_of},
         "aliases": aliases,
