@@ -40,7 +40,7 @@ def bulge(inside: Inside, quantity: str, layers: str, phase: str) -> Answer:
     """H6: how far the middle of a quantity's parabola over the mask ratio lies above the line between its ends."""
     import numpy as np
 
-    masked, _ = _encoders(inside)
+    masked, _ = _encoders(inside, plain=False)
     ratios = inside.study.ratios[masked]
     if len(set(ratios.tolist())) < 3:
         raise Skip("it needs encoders of three mask ratios")

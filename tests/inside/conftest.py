@@ -1,0 +1,95 @@
+"""Models of random weights with their data and encoders, as the stages before leave them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from unmask.config import Config
+from unmask.files import write_arrays, write_json, write_table
+from unmask.layout import Layout
+from unmask.models import checkpoint
+from unmask.models.classifier import build
+from unmask.models.simmim import SimMIM, transfer
+
+SIZE, TEST, TRAIN = 32, 15, 24
+ENCODERS = {
+    "half": {"method": "simmim", "mask_ratio": 0.5},
+    "most": {"method": "simmim", "mask_ratio": 0.8},
+    "scratch": {"method": "scratch"},
+    "convolution": {"method": "resnet18"},
+}
+
+
+def configuration(folder, *, encoders=("half", "scratch"), pooling="avg", seeds=(0,), plugins=(), **inside) -> Config:
+    return Config(
+        {
+            "results": str(folder),
+            "device": "cpu",
+            "image": {"size": SIZE, "patch": 8},
+            "domains": {"defect": {}},
+            "model": {"width": 12, "depth": 2, "heads": 2, "pooling": pooling},
+            "encoders": {name: ENCODERS[name] for name in encoders},
+            "seeds": {"finetune": list(seeds)},
+            "plugins": [str(path) for path in plugins],
+            "explain": {"images": 4, "groups": {"one": ["saliency"]}},
+            "score": {"metrics": ["sparseness"]},
+            "inside": {"images": 12, "train": 20, "neighbours": 3, **inside},
+            "aggregate": {"bootstrap": 200},
+        }
+    )
+
+
+def prepare(config: Config) -> Config:
+    """Write random images, and a model of random weights for every cell of the config."""
+    layout, draw = Layout(config.results), np.random.default_rng(0)
+    folder = layout.domain("defect")
+    for split, count in {"train": TRAIN, "test": TEST}.items():
+        labels = np.arange(count) % 3
+        write_arrays(
+            folder / f"{split}.safetensors",
+            {"images": draw.integers(0, 256, (count, SIZE, SIZE, 3), np.uint8), "labels": labels},
+        )
+        write_table(folder / f"{split}.csv", pd.DataFrame({"image_id": [f"{split}{i}" for i in range(count)]}))
+    architecture = {**config["image"], **config["model"]}
+    for name in config.pretrained:
+        torch.manual_seed(list(config["encoders"]).index(name))
+        network = SimMIM(**architecture)
+        state = {**network.encoder.state_dict(), **{f"decoder.{k}": v for k, v in network.decoder.state_dict().items()}}
+        ratio = config["encoders"][name]["mask_ratio"]
+        checkpoint.save(
+            layout.encoder(name, 0) / "encoder.safetensors",
+            state,
+            {
+                "architecture": architecture,
+                "method": "simmim",
+                "mask_ratio": config.mask_ratio(name),
+                "nominal_mask_ratio": ratio,
+                "mask_cell": 8,
+            },
+        )
+    for model_id in config.models:
+        torch.manual_seed(7 + model_id.finetune_seed)
+        own = {"arch": "resnet", **config["image"]} if model_id.encoder == "convolution" else architecture
+        model = build({**own, "classes": 3})
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.2)  # so that attention is far from even
+        if model_id.encoder in config.pretrained:
+            encoder = checkpoint.load_state(layout.encoder(model_id.encoder, 0) / "encoder.safetensors")
+            transfer(encoder, model)
+        checkpoint.save(
+            layout.model(model_id) / "model.safetensors",
+            model.state_dict(),
+            {"architecture": {**own, "classes": 3}, "accuracy": {"val": 0.5, "test": 0.5}},
+        )
+    write_json(folder / "card.json", {"classes": ["a", "b", "c"]})
+    return config
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """`made(**options)` gives the config of a prepared folder."""
+    return lambda **options: prepare(configuration(tmp_path_factory.mktemp("results"), **options))
