@@ -57,7 +57,7 @@ def maker(config: Config) -> dict[str, Any]:
 
 def described(config: Config) -> dict[str, Any]:
     """The config with all defaults, also those of the plug-ins' options, and the effective mask ratios."""
-    keys = {key: value for key, value in config.data.items() if key != "results"}
+    keys = {key: value for key, value in config.data.items() if key not in ("results", "submissions")}
     entries = [config.explainer(entry) for group in config.groups.values() for entry in group]
     metrics = [config.metric(name) for name in config["score"]["metrics"]]
     domains = {name: config.domain(name) for name in config["domains"]}
@@ -67,6 +67,7 @@ def described(config: Config) -> dict[str, Any]:
         "domains": {name: {"plugin": plugin.id, "options": options} for name, (plugin, options) in domains.items()},
         "explainers": {spec.name: {"removal": spec.removal, "options": spec.options} for spec in entries},
         "metrics": {spec.name: {"images": spec.images, "options": spec.options} for spec in metrics},
+        "submissions": {path.name: hashes.fingerprint(path) for path in dag.submission_files(config)},
     }
     whole = _portable(whole)
     return {"digest": digest.of(whole), **whole}

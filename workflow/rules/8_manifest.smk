@@ -5,6 +5,8 @@ rule manifest:
         models=dag.model_files(CONFIG),
         maps=dag.map_files(CONFIG),
         scores=dag.score_files(CONFIG),
+        inside=dag.inside_files(CONFIG),
+        submissions=dag.submission_files(CONFIG),
         tables=[f"{RESULTS}/6_leaderboards/{table}.csv" for table in TABLES],
         page=f"{RESULTS}/7_report/index.html",  # last, so that every job's time is known
     output:

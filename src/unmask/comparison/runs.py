@@ -55,7 +55,7 @@ def _resolved(described: dict[str, Any]) -> dict[str, Any]:
     keys = {name: value for name, value in described["keys"].items() if (name,) not in _RESOLVED}
     for section, key in (pair for pair in _RESOLVED if len(pair) == 2):
         keys[section] = {name: value for name, value in keys[section].items() if name != key}
-    return {**keys, **{name: described[name] for name in ("mask_ratios", "domains", "explainers", "metrics")}}
+    return {**keys, **{name: value for name, value in described.items() if name not in ("digest", "keys")}}
 
 
 def _flat_changes(first: Any, second: Any, where: str = "") -> list[str]:

@@ -19,7 +19,7 @@ from unmask.layout import Layout
 if TYPE_CHECKING:
     import numpy as np
 
-SECTIONS = ("data", "encoders", "models", "maps", "scores", "leaderboards")  # in the order of the stages
+SECTIONS = ("data", "encoders", "models", "maps", "scores", "inside", "leaderboards")  # in the order of the stages
 MAPS = "4_maps"
 TIME = "seconds"  # the columns and keys that hold run times end so
 
@@ -42,7 +42,8 @@ def listed(config: Config) -> dict[str, list[Path]]:
             index = layout.maps(model) / f"{group}.json"
             files = (entry["file"] for entry in read_json(index)["explainers"])
             maps += [index, *(index.with_name(Path(file).name) for file in files if file)]
-            scores += [layout.scores(model) / f"{group}{suffix}" for suffix in (".parquet", ".curves.parquet")]
+            table = layout.scores(model) / f"{group}.parquet"
+            scores += [table, *sorted(table.parent.glob(f"{group}.*.parquet"))]  # curves and the like beside it
     return {
         "data": [
             *(path for name in config["domains"] for path in _data(layout.domain(name))),
@@ -56,8 +57,15 @@ def listed(config: Config) -> dict[str, list[Path]]:
         ],
         "maps": maps,
         "scores": scores,
-        "leaderboards": sorted(path for path in layout.leaderboards.rglob("[!.]*") if path.is_file()),
+        "inside": [
+            path for model in config.models if config["inside"]["what"] for path in _files(layout.inside(model))
+        ],
+        "leaderboards": _files(layout.leaderboards),
     }
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("[!.]*") if path.is_file())
 
 
 def _data(folder: Path) -> list[Path]:

@@ -39,6 +39,8 @@ def _jobs(config: Config) -> Iterator[tuple[str, str]]:
     yield from (("3_finetune", f"3_finetune/{model}") for model in models)
     for stage in ("4_maps", "5_scores"):
         yield from ((stage, f"{stage}/{model}_{group}") for model in models for group in config.groups)
+    if config["inside"]["what"]:
+        yield from (("5_inside", f"5_inside/{model}") for model in models)
     yield from ((stage, stage) for stage in ("6_leaderboards", "7_report"))
 
 
