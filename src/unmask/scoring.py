@@ -354,15 +354,17 @@ class Work:
         from unmask import explainers
         from unmask.case import fingerprint
 
-        meta = spec.plugin.meta
+        meta, loaded = spec.plugin.meta, self.loaded
         references = self._references() if "references" in meta.get("needs", []) else None
-        own_masks = torch.from_numpy(self.loaded.masks[rows])
+        own_masks = torch.from_numpy(loaded.masks[rows])
         cell = "score", self.model_id.folder, spec.name, "robustness"
-        own = fingerprint(self.loaded.images[rows], self.loaded.targets[rows])
+        own = fingerprint(loaded.images[rows], loaded.targets[rows])
 
         def bound(model: torch.nn.Module) -> Callable[..., torch.Tensor]:
             removal = self._bind(spec.removal, model) if spec.removal else None
-            return explainers.bind(spec, model, removal, references)
+            # A network with another origin of the colours is one for data with it, the training images too.
+            seen = None if references is None else references + (model.normalise.mean - loaded.model.normalise.mean)
+            return explainers.bind(spec, model, removal, seen)
 
         def again(
             images: torch.Tensor,
@@ -374,7 +376,7 @@ class Work:
             asked = fingerprint(images, targets)
             if paired and model is None and asked == own and not meta.get("draws"):
                 return torch.from_numpy(self._judgeable(spec.name, rows))
-            ask = bound(self.loaded.model if model is None else model)
+            ask = bound(loaded.model if model is None else model)
             generator = seeds.torch_generator(self.config["seed"], *cell, own if paired else asked)
             repeated = own_masks.repeat(len(images) // len(own_masks), 1, 1)
             evidence = repeated if masks is None else torch.from_numpy(masks)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from quantus.functions.normalise_func import normalise_by_max
 
 from unmask.case import Case
 
@@ -20,7 +19,7 @@ META = {
     "options": {"reach": 2},
     "ranges": {"reach": [1, None]},
     "quantus": "Continuity",
-    "chance": "depends on the image size",
+    "chance": "2 / the images' distance, for maps that share nothing",
     "citation": "Montavon et al., Methods for interpreting and understanding deep neural networks, Digital Signal "
     "Processing 2018, section 7.1",
 }
@@ -29,17 +28,17 @@ META = {
 def score(case: Case, reach: int) -> np.ndarray:
     """Largest ||map(x) - map(x')||_1 / ||x - x'||_2, x' shifted by 1 to `reach` pixels to either side: float64 [N].
 
-    Each map is divided by its largest magnitude first. Shifts that leave an image as it is do not count; NaN where all
-    do.
+    Each map is divided by the sum of its magnitudes first, so that neither units nor resolution matter. Shifts that
+    leave an image as it is do not count; NaN where all do.
     """
     shifts = [step for step in range(-reach, reach + 1) if step]
     inputs = torch.stack([translated(case.images, step) for step in shifts])
     maps = case.explain(inputs.flatten(0, 1), case.targets.repeat(len(shifts)))
-    own, others = _scaled(case.pixel_maps), _scaled(maps).reshape(len(shifts), len(case), -1)
-    moved = (inputs - case.images).cpu().numpy().astype(np.float64)
-    distance = np.sqrt((moved**2).sum((2, 3, 4)))  # [shifts, N]
-    ratio = np.abs(others - own.reshape(len(case), -1)).sum(2) / np.where(distance == 0, np.nan, distance)
-    return np.where(np.isnan(ratio), -np.inf, ratio).max(0, where=distance > 0, initial=-np.inf)
+    own, others = _shares(case.pixel_maps), _shares(maps).reshape(len(shifts), len(case), -1)
+    moved = (inputs - case.images).flatten(2).cpu().numpy().astype(np.float64)
+    distance = np.sqrt((moved**2).sum(2))  # [shifts, N]
+    ratio = np.abs(others - own).sum(2) / np.where(distance == 0, 1, distance)
+    return np.where((distance > 0).any(0), np.where(distance > 0, ratio, 0).max(0), np.nan)
 
 
 def translated(images: torch.Tensor, step: int) -> torch.Tensor:
@@ -48,5 +47,8 @@ def translated(images: torch.Tensor, step: int) -> torch.Tensor:
     return images[..., (torch.arange(width, device=images.device) - step).clamp(0, width - 1)]
 
 
-def _scaled(maps: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(normalise_by_max(maps.astype(np.float64), normalise_axes=[1, 2]))
+def _shares(maps: np.ndarray) -> np.ndarray:
+    """Maps [N, H, W] as [N, H * W], magnitudes adding up to 1; a map of zeros stays."""
+    values = maps.reshape(len(maps), -1).astype(np.float64)
+    size = np.abs(values).sum(1, keepdims=True)
+    return values / np.where(size == 0, 1, size)

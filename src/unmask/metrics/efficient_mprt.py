@@ -6,6 +6,8 @@ likeness of two maps, which noise in them brings down as well. The random networ
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from quantus.functions.complexity_func import discrete_entropy
 
@@ -20,8 +22,7 @@ META = {
     "needs": ["explainer"],
     "passes": {"forward": "0", "explanations": "2"},
     "shares": {"explanations": {"paired": "1", "cascade": "1"}},
-    "options": {"bins": 100},
-    "ranges": {"bins": [2, None]},
+    "options": {},
     "quantus": "EfficientMPRT",
     "chance": "0 for a map that does not depend on the network",
     "citation": "Hedström et al., Sanity Checks Revisited: An Exploration to Repair the Model Parameter Randomisation "
@@ -29,11 +30,13 @@ META = {
 }
 
 
-def score(case: Case, bins: int) -> np.ndarray:
+def score(case: Case) -> np.ndarray:
     """(entropy of the random network's map - entropy of the map) / entropy of the map: float64 [N], -1 or more.
 
-    The entropy is that of a histogram of the map's values in `bins` bins from its lowest to its highest.
+    The entropy is that of a histogram of the map's values, in as many bins from its lowest to its highest as the square
+    root of their number. Quantus's 100 bins have room for each value of a patch map, so that all are as complex.
     """
+    bins = math.ceil(case.maps[0].size ** 0.5)
     network = _networks.cascade(case, 1)[-1]
     own = _entropy(case.explain(case.images, case.targets, paired=True), bins)
     other = _entropy(case.explain(case.images, case.targets, network, paired=True), bins)
