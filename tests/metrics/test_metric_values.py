@@ -169,48 +169,6 @@ def test_complexity_and_sparseness_of_one_patch_and_of_all_alike(planted):
     assert score("sparseness", uniform).mean() == pytest.approx(1 / 3, abs=0.03)
 
 
-def grey(images, targets):
-    return images.mean(1)
-
-
-def test_robustness_by_hand(planted):
-    case = make_case(planted, images(3).mean(1).numpy(), explainer=grey)
-    draws = np.random.RandomState(case.seed)
-    noise = np.stack([draws.uniform(-0.1, 0.1, (3, 3 * SIZE * SIZE)) for _ in range(4)], 1)  # [N, samples, 3HW]
-    moved = noise.reshape(3, 4, 3, SIZE * SIZE).mean(2)
-    ratio = np.linalg.norm(moved, axis=-1) / np.linalg.norm(case.maps.reshape(3, 1, -1), axis=-1)
-    options = {"samples": 4, "radius": 0.1}
-    np.testing.assert_allclose(score("max_sensitivity", case, **options), ratio.max(1), rtol=1e-4)
-    np.testing.assert_allclose(score("avg_sensitivity", case, **options), ratio.mean(1), rtol=1e-4)
-    original = case.images.mean(1).reshape(3, 1, -1).numpy()
-    scaled = original / original.max(-1, keepdims=True)
-    again = original + moved
-    change = np.linalg.norm(again / again.max(-1, keepdims=True) - scaled, axis=-1) / np.linalg.norm(noise, axis=-1)
-    np.testing.assert_allclose(score("local_lipschitz", case, **options), change.max(1), rtol=1e-4)
-
-
-def gradient(model):
-    def explain(images, targets):
-        leaf = images.clone().requires_grad_()
-        logits = model(leaf).gather(1, targets[:, None]).sum()
-        return (torch.autograd.grad(logits, leaf)[0] * images).sum(1)
-
-    return explain
-
-
-def test_robustness_metrics_share_their_explanations_and_keep_their_scores_to_the_bit(tiny_vit):
-    names = ["max_sensitivity", "avg_sensitivity", "local_lipschitz"]
-    explain = gradient(tiny_vit)
-    maps = explain(images(4), torch.zeros(4, dtype=torch.int64)).numpy()
-    alone = {name: score(name, make_case(tiny_vit, maps, explainer=explain)) for name in names}
-    shared = Shared(tiny_vit)
-    with counted(tiny_vit) as spent:
-        together = {name: score(name, make_case(tiny_vit, maps, explainer=explain, shared=shared)) for name in names}
-    assert spent.backward == 4 * 5  # one set of five explanations, not three
-    for name in names:
-        np.testing.assert_array_equal(together[name], alone[name])
-
-
 def test_explainers_share_the_passes_of_random_subsets(tiny_vit):
     rng, shared = np.random.default_rng(0), Shared(tiny_vit)
     maps = [rng.normal(size=(4, *GRID)) for _ in range(2)]
