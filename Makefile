@@ -4,7 +4,7 @@ CORES ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup run smoke real-sample test docs lint format lock clean
+.PHONY: help setup run smoke real-sample reference test docs lint format lock clean
 
 help:  ## Show the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ real-sample: $(READY)  ## The same DAG on real images in the folder layout (conf
 	$(BIN)/snakemake --cores $(CORES) --configfile config/real-sample.yaml
 	@echo "The report is results/real-sample/7_report/index.html"
 
+reference: $(READY)  ## Publish the default run's small tables and manifest to results/reference
+	$(BIN)/unmask publish
+
 test: $(READY)  ## Run all tests
 	$(BIN)/python -m pytest
 
@@ -56,4 +59,4 @@ lock: $(READY)  ## Renew requirements.lock from pyproject.toml
 		--no-header --no-emit-index-url --upgrade pyproject.toml --output-file requirements.lock
 
 clean:  ## Delete .venv, caches and the results of the default and the smoke run
-	rm -rf .venv .snakemake .pytest_cache .ruff_cache results/[0-9]_* results/logs results/benchmarks results/config.json results/smoke
+	rm -rf .venv .snakemake .pytest_cache .ruff_cache results/[0-9]_* results/logs results/benchmarks results/config.json results/manifest.json results/smoke

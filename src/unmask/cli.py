@@ -124,6 +124,8 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--tolerance", type=float, default=1e-4, metavar="SHARE", help="of a score, allowed (default: 1e-4)"
     )
+    publish = command("publish", "write the small tables of a finished run with its manifest, for others to compare")
+    publish.add_argument("--to", metavar="FOLDER", default="results/reference", help="default: results/reference")
     figures = command("figures", "draw figures again from the tables, without computing any")
     figures.add_argument("--only", nargs="+", metavar="NAME", help="such as ranks, pareto_medical, or pareto for all")
     figures.add_argument("--list", action="store_true", dest="names", help="name the figures instead")

@@ -45,7 +45,7 @@ def run(config: Config, *, sample: int = 20, against: str | None = None, seed: i
 
 
 def _reference(config: Config, against: str | None, tolerance: float) -> Scores | Published:
-    """What there is to compare with: scores if the folder has any, else its leaderboard."""
+    """What there is to compare with: scores if the folder has any, else its tables."""
     from unmask.verification.stored import Published, Scores
 
     folder = Path(against) if against else config.results
@@ -54,9 +54,10 @@ def _reference(config: Config, against: str | None, tolerance: float) -> Scores 
     if against is None or any(Layout(folder).scores(model).is_dir() for model in config.models):
         return Scores(config, folder, tolerance)
     tables = boards.tables_of(folder)
-    if "leaderboard" not in tables:
-        raise UserError(f"'{folder}' has neither scores nor the table `leaderboard` to compare with")
-    return Published(config, tables["leaderboard"], tolerance)
+    for name in ("leaderboard", "by_domain"):  # the finest that there is
+        if name in tables:
+            return Published(config, name, tables[name], tolerance)
+    raise UserError(f"'{folder}' has neither scores nor a table `leaderboard` or `by_domain` to compare with")
 
 
 def _draw(cells: list[tuple[Sampled, ...]], sample: int, seed: int) -> list[tuple[Sampled, ...]]:

@@ -121,23 +121,24 @@ def _outcome(row: pd.Series, side: str) -> str:
     return f"{status} ({row[f'reason_{side}']})" if isinstance(status, str) else "nothing"
 
 
-@dataclass
 class Published:
-    """The means of a published `leaderboard`; a draw is one of its rows, that is a cell of every seed of a model."""
+    """The means of a published table; a draw is one of its rows, that is a cell of every model that the row pools.
 
-    config: Config
-    path: Path
-    tolerance: float
+    `leaderboard` pools the seeds of a model, `by_domain` the encoders, too; every score has the same weight.
+    """
 
-    def __post_init__(self):
-        table = boards.read(self.path, boards.BOARDS[0])
+    def __init__(self, config: Config, name: str, path: Path, tolerance: float):
+        self.config, self.path, self.tolerance = config, path, tolerance
+        board = next(board for board in boards.BOARDS if board.name == name)
+        table = boards.read(path, board)
         self._rows = table[table["mean"].notna() & (table["variant"] == "")]
+        self._pools = [key for key in ("domain", "encoder") if key in board.keys]
 
     def cells(self) -> list[tuple[Sampled, ...]]:
-        """Every row that the config asks for, too, as the cells of its seeds."""
+        """Every row that the config asks for, too, as the cells of its models."""
         found = []
-        for (domain, encoder), part in self._rows.groupby(["domain", "encoder"], sort=False):
-            models = [model for model in self.config.models if (model.domain, model.encoder) == (domain, encoder)]
+        for keys, part in self._rows.groupby(self._pools, sort=False):
+            models = [one for one in self.config.models if tuple(getattr(one, key) for key in self._pools) == keys]
             rows = _named(part[["explainer", "metric", "removal"]], self.config) if models else []
             found += [tuple(Sampled(model, *row) for model in models) for row in rows]
         if not found:
@@ -149,9 +150,7 @@ class Published:
         import pandas as pd
 
         cell = made[0].cell
-        keys = {"domain": cell.model.domain, "encoder": cell.model.encoder, "metric": cell.metric}
-        keys |= {"removal": cell.removal or "", "explainer": cell.explainer}
-        row = self._rows[(self._rows[list(keys)] == pd.Series(keys)).all(axis=1)].iloc[0]
+        row = self._row(cell)
         scores = pd.concat([one.rows for one in made])
         mean = scores.loc[scores["status"] == "ok", "score"].mean()
         known = f"published {row['mean']:.6g} [{row['low']:.4g}, {row['high']:.4g}], now {mean:.6g}"
@@ -159,7 +158,17 @@ class Published:
             status = SAME
         else:
             status = WITHIN if row["low"] <= mean <= row["high"] else DIFFERS
-        return Verdict(status, cell.name, known)
+        where = "/".join(getattr(cell.model, key) for key in self._pools)
+        where += f" ({len(made)} models)" if len(made) > 1 else ""
+        return Verdict(status, f"{where}  {cell.explainer}  {cell.asked}", known)
+
+    def _row(self, cell: Sampled) -> pd.Series:
+        keys = {key: getattr(cell.model, key) for key in self._pools}
+        keys |= {"metric": cell.metric, "removal": cell.removal or "", "explainer": cell.explainer}
+        chosen = self._rows
+        for key, value in keys.items():
+            chosen = chosen[chosen[key] == value]
+        return chosen.iloc[0]
 
     def _scale(self, row: pd.Series) -> float:
         """The metric's largest mean: what a tolerance is a share of, as in a comparison of leaderboards."""

@@ -35,9 +35,13 @@ class Sampled:
     removal: str | None
 
     @property
+    def asked(self) -> str:
+        """The metric with its removal."""
+        return self.metric + (f"@{self.removal}" if self.removal else "")
+
+    @property
     def name(self) -> str:
-        metric = self.metric + (f"@{self.removal}" if self.removal else "")
-        return f"{self.model.folder}  {self.explainer}  {metric}"
+        return f"{self.model.folder}  {self.explainer}  {self.asked}"
 
 
 @dataclass(frozen=True)
