@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unmask.config import Config
 from unmask.figures import (
@@ -23,6 +24,9 @@ from unmask.figures.source import Picture, Source
 from unmask.files import read_table
 from unmask.layout import Layout
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 # In the order in which they are listed. Each says what tables it NEEDS and yields its `pictures` from a source.
 KINDS = (forest, ranks, critical, ratio, effects, removals, agreement, ladder, pareto, galleries)
 
@@ -32,8 +36,16 @@ def source(config: Config) -> Source:
     layout = Layout(config.results)
     names = dict.fromkeys(name for kind in KINDS for name in kind.NEEDS)
     paths = {name: layout.leaderboards / f"{name}.csv" for name in names}
-    tables = {name: read_table(path) for name, path in paths.items() if path.exists()}
+    tables = {name: _labelled(read_table(path)) for name, path in paths.items() if path.exists()}
     return Source(config, layout, tables)
+
+
+def _labelled(table: pd.DataFrame) -> pd.DataFrame:
+    """A table in which the names of what was submitted say so, for every figure to show."""
+    if "submitted" not in table:
+        return table
+    marks = table["submitted"].astype(bool)
+    return table.assign(explainer=table["explainer"].mask(marks, table["explainer"] + " (submitted)"))
 
 
 def pictures(source: Source) -> list[Picture]:

@@ -21,6 +21,7 @@ PACKAGES = ("torch", "timm", "captum", "quantus", "numpy", "pandas", "scipy", "s
 def summary(config: Config) -> list[tuple[str, str]]:
     """What this run is, in words."""
     seeds, explain = config["seeds"], config.groups
+    submitted = f", and {len(config.submitted)} submitted" if config.submitted else ""
     return [
         ("Domains", ", ".join(config["domains"])),
         ("Models", f"{len(config.models)} (domain x encoder x seeds)"),
@@ -36,7 +37,7 @@ def summary(config: Config) -> list[tuple[str, str]]:
             f"{config['explain']['images']} test images explained per model, {config['image']['size']} px, "
             f"patches of {config['image']['patch']} px",
         ),
-        ("Explainers", str(sum(map(len, explain.values())))),
+        ("Explainers", str(sum(map(len, explain.values()))) + submitted),
         ("Metrics", ", ".join(config["score"]["metrics"])),
         ("Removals", ", ".join(config["score"]["removals"])),
     ]
@@ -57,16 +58,17 @@ def encoders(config: Config, accuracy: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def plugins(config: Config, kind: str) -> list[dict[str, Any]]:
-    """What META says of the plug-ins that this config uses, in config order."""
+    """What META says of the plug-ins that this config uses, in config order; then what the cards of submissions say."""
     if kind == "explainers":
         specs = [config.explainer(entry) for group in config.groups.values() for entry in group]
-        found = [(spec.name, spec.plugin, spec.removal) for spec in specs]
+        found = [(spec.name, spec.plugin.meta, spec.removal) for spec in specs]
+        found += [(name, card.meta, card.data["removal"]) for name, card in config.submitted.items()]
     elif kind == "metrics":
-        found = [(name, config.metric(name).plugin, None) for name in config["score"]["metrics"]]
+        found = [(name, config.metric(name).plugin.meta, None) for name in config["score"]["metrics"]]
     else:
         used = [*config["score"]["removals"], *(config.explainer(e).removal for g in config.groups.values() for e in g)]
-        found = [(name, registry.find(kind, name, config.plugins), None) for name in dict.fromkeys(used) if name]
-    return [{"name": name, "removal": removal, "meta": plugin.meta} for name, plugin, removal in found]
+        found = [(name, registry.find(kind, name, config.plugins).meta, None) for name in dict.fromkeys(used) if name]
+    return [{"name": name, "removal": removal, "meta": meta} for name, meta, removal in found]
 
 
 def measured(items: list[dict[str, Any]], table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -51,7 +51,11 @@ def page(config: Config, layout: Layout, tables: dict[str, pd.DataFrame], figure
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, words=lambda name: str(name).replace("_", " "))
+    environment.filters.update(
+        number=number,
+        words=lambda name: str(name).replace("_", " "),
+        marked=lambda name: f"{name} (submitted)" if name in config.submitted else name,
+    )
     paths = {name: layout.leaderboards / f"{name}.csv" for name in OPTIONAL}
     found = {name: read_table(path) for name, path in paths.items() if path.exists()}
     tables = {**tables, **{name: table for name, table in found.items() if len(table)}}
@@ -65,6 +69,7 @@ def page(config: Config, layout: Layout, tables: dict[str, pd.DataFrame], figure
         confidence=config["aggregate"]["confidence"],
         bootstrap=config["aggregate"]["bootstrap"],
         summary=about.summary(config),
+        submitted={name: card.data for name, card in config.submitted.items()},
         encoders=about.encoders(config, tables["accuracy"]),
         leaders=answers.leaders(config, tables),
         ratios=answers.ratios(tables.get("ratio_effects")),

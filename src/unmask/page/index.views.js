@@ -100,13 +100,15 @@
   const looks = (row) => [row.is_control ? "control" : "", row.group ?? row.tie_group ? `t${Math.min(row.group ?? row.tie_group, 6)}` : ""].join(" ").trim();
   const metricName = (row) => row.metric + (row.variant ? ` (${row.variant})` : "");
 
+  const named = (row) => (row.submitted ? `${row.explainer} (submitted)` : row.explainer);
+
   // Aliases in a domain and encoder, by the explainer whose maps they have.
   const aliases = {};
   for (const row of data.boards.filter(({ alias_of }) => alias_of))
     ((aliases[`${row.domain} ${row.encoder}`] ??= {})[row.alias_of] ??= new Set()).add(row.explainer);
   const same = (row) => {
     const found = aliases[`${row.domain} ${row.encoder}`]?.[row.explainer];
-    return found ? [row.explainer, element("small", ` = ${[...found].join(", ")}`)] : row.explainer;
+    return found ? [row.explainer, element("small", ` = ${[...found].join(", ")}`)] : named(row);
   };
   // Whose maps an explainer has on the models of a domain, or undefined.
   unmask.original = (name, domain) =>
@@ -117,7 +119,7 @@
     const first = rows.find((row) => row.tie_group === 1);
     if (!first) return "";
     const tied = rows.filter((row) => row.tie_group === 1 && row !== first).length;
-    return [element("b", first.explainer), tied ? ` leads the explainers, and ${tied} ${tied === 1 ? "other ties" : "others tie"} with it (group 1). ` : " leads the explainers, and none ties with it. "];
+    return [element("b", named(first)), tied ? ` leads the explainers, and ${tied} ${tied === 1 ? "other ties" : "others tie"} with it (group 1). ` : " leads the explainers, and none ties with it. "];
   };
 
   unmask.view("ranking", data.ranking, {
@@ -177,7 +179,7 @@
         { head: "rank", n: true, by: (row) => row.rank,
           cell: (row) => row.alias_of ? element("small", `= ${row.alias_of}`) : interval(row.rank, row.rank_low, row.rank_high) },
         ...(some(rows, "tie_group") ? [{ head: "tie", cell: tie, by: (row) => row.tie_group }] : []),
-        { head: "explainer", row: true, cell: (row) => row.explainer },
+        { head: "explainer", row: true, cell: named },
         text("family", "family"),
         { head: "mean", n: true, cell: (row) => interval(row.mean, row.low, row.high), by: (row) => row.mean },
         { head: "interval", cell: (row) => (row.mean === null ? "" : bar(row.low, row.mean, row.high, span)), by: (row) => row.mean },
@@ -234,7 +236,7 @@
     selects: [{ id: "status", label: "Status", of: (row) => row.status, any: "all" }, { id: "domain", label: "Domain", of: (row) => row.domain, any: "all" },
       { id: "encoder", label: "Encoder", of: (row) => row.encoder, any: "all" }, { id: "metric", label: "Metric", of: (row) => row.metric, any: "all" }],
     columns: () => [text("domain", "domain"), text("encoder", "encoder"), { head: "seeds", cell: (row) => `p${row.pretrain_seed}f${row.finetune_seed}` },
-      { head: "explainer", row: true, cell: (row) => row.explainer }, { head: "metric", cell: metricName }, text("removal", "removal"), text("status", "status"),
+      { head: "explainer", row: true, cell: named }, { head: "metric", cell: metricName }, text("removal", "removal"), text("status", "status"),
       figure("scores", "count"), text("reason", "reason")],
   }), { once: true });
 })();

@@ -172,8 +172,8 @@ def _images(table: pd.DataFrame, asked: pd.DataFrame) -> Iterator[str]:
     must = joined["skip"].notna()
     yield from _rows(
         joined,
-        found & must & (joined["status"] != "skipped"),
-        "have a status other than 'skipped', as every explainer has there",
+        found & must & (joined["status"] == "ok"),
+        "have a score where no explainer of the run has one; skip them",
     )
     may = must | _whole(joined, ["encoder"]) | _whole(joined, ["metric", "removal", "variant"])
     yield from _rows(

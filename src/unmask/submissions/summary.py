@@ -12,24 +12,23 @@ if TYPE_CHECKING:
 
 
 def summary(card: Card, table: pd.DataFrame, task: Task) -> list[str]:
-    """Who and what, a line per domain, the metrics, and what is lacking."""
+    """Who and what; the models and scores of each domain; the metrics; what is lacking."""
     kind = "class-specific" if card.data["class_specific"] else "not class-specific"
     removal = f", removal {card.data['removal']}" if card.data["removal"] else ""
     lines = [
         f"'{card.name}': {card.data['family']}, {kind}{removal}; by {card.data['authors']} ({card.data['contact']}), "
         f"licence {card.data['licence']}"
     ]
-    rows = []
-    for domain, part in table.groupby("domain", sort=False):
+    domains = list(table.groupby("domain", sort=False))
+    width = max(len(str(domain)) for domain, _ in domains)
+    for domain, part in domains:
         counts = part["status"].value_counts()
         states = ", ".join(f"{counts[status]} {status}" for status in ("ok", "skipped", "failed") if status in counts)
         models = len(part[MODEL].drop_duplicates())
-        rows.append((str(domain), f"{len(part)} scores of {models} models: {states}"))
-    for metric, part in table.groupby("metric", sort=False):
-        removals = ", ".join(removal for removal in part["removal"].unique() if removal)
-        rows.append((str(metric), removals or "all images" if not removals else f"with {removals}"))
-    width = max(len(name) for name, _ in rows)
-    lines += [f"  {name:<{width}}  {text}" for name, text in rows]
+        lines.append(f"  {domain:<{width}}  models: {models}, scores: {len(part)} ({states})")
+    removals = table[table["removal"] != ""].groupby("metric")["removal"].unique()
+    names = (f"{name} ({', '.join(removals[name])})" if name in removals else name for name in table["metric"].unique())
+    lines.append(f"metrics: {', '.join(names)}")
     lacking = _lacking(table, task)
     if lacking:
         lines.append(f"not in it, and failed in the tables: {', '.join(lacking)}")

@@ -23,8 +23,8 @@ class Task:
     """`models` and `data` hold SHA-256s by model folder and by domain, None where there is none yet; `metrics` what is
     known of each: category, direction, options, removals, and the bounds of its values, [low, high] (None = no bound).
 
-    `rows` are the scores that an explainer can have, a row each: KEYS and FACTS, and in `skip` the reason where every
-    explainer of the run is skipped, else None. None before anything is scored.
+    `rows` are the scores that an explainer can have, a row each: KEYS and FACTS, and in `skip` the reason where
+    explainers of the run are skipped and none has a score, else None. None before anything is scored.
     """
 
     models: dict[str, str | None]
@@ -54,13 +54,13 @@ def of_run(config: Config, scores: pd.DataFrame | None) -> Task:
 def rows(scores: pd.DataFrame) -> pd.DataFrame:
     """The rows of a task from the long table of a run's own scores, in the table's order."""
     scores = scores.assign(**{name: scores[name].fillna("").astype("str") for name in ("removal", "variant")})
-    skipped = (scores["status"] == "skipped").groupby([scores[key] for key in KEYS], sort=False).transform("all")
+    keys = [scores[key] for key in KEYS]
+    scored = (scores["status"] == "ok").groupby(keys, sort=False).transform("any")
+    skipped = scores["reason"].astype(object).where((scores["status"] == "skipped") & ~scored, None)
+    reason = skipped.groupby(keys, sort=False).transform("first")
     first = ~scores.duplicated(KEYS)
-    return (
-        scores.loc[first, [*KEYS, *FACTS]]
-        .assign(skip=scores["reason"].astype(object).where(skipped, None)[first])
-        .reset_index(drop=True)
-    )
+    made = scores.loc[first, [*KEYS, *FACTS]].assign(skip=reason.where(reason.notna(), None)[first])
+    return made.reset_index(drop=True)
 
 
 def _metrics(config: Config) -> dict[str, dict[str, Any]]:

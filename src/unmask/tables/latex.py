@@ -27,6 +27,7 @@ NOTE = (
     "Controls in italics."
 )
 DAGGER = r" \dag: the metric does not tell the oracle (or the other controls) from the random control."
+STAR = r" $\ast$: submitted; the scores were not computed here."
 RULES = (
     "Mean rank over the metrics; Borda, the share of the others beaten image by image; the median difference to the "
     "random control in standard deviations; in parentheses the rank under each rule, controls included. Best: the "
@@ -74,7 +75,7 @@ def _interval(low: float, high: float) -> str:
 
 
 def _name(row: dict[str, Any]) -> str:
-    name = escaped(row["explainer"])
+    name = escaped(row["explainer"]) + (r"$^\ast$" if row.get("submitted") else "")
     return f"\\textit{{{name}}}" if row["is_control"] else name
 
 
@@ -103,7 +104,7 @@ def _boards(board: pd.DataFrame, order: list[str], title: str, note: str) -> Ite
             chosen = columns[start : start + WIDTH]
             unclear = any(part[0]["controls_separated"] is False for _, part in chosen)
             yield _table(
-                f"{escaped(title)}, {escaped(category)}: means. {note}" + DAGGER * unclear,
+                f"{escaped(title)}, {escaped(category)}: means. {note}" + DAGGER * unclear + STAR * _submitted(rows),
                 ["", *(_head(key[0], part[0]) for key, part in chosen)],
                 ["", *(escaped(", ".join(name for name in key[1:] if name)) for key, _ in chosen)],
                 _body(order, [{row["explainer"]: row for row in part} for _, part in chosen]),
@@ -154,7 +155,12 @@ def _ranking(rows: pd.DataFrame, title: str, note: str) -> str:
         for row in rows.to_dict("records")
     ]
     head = ["", r"mean rank $\downarrow$", r"Borda $\uparrow$", r"rescaled $\uparrow$", r"best $\uparrow$"]
-    return _table(f"{escaped(title)}: ranking across metrics. {note}", head, None, body)
+    caption = f"{escaped(title)}: ranking across metrics. {note}" + STAR * _submitted(rows)
+    return _table(caption, head, None, body)
+
+
+def _submitted(rows: pd.DataFrame) -> bool:
+    return "submitted" in rows and bool(rows["submitted"].any())
 
 
 def _table(caption: str, head: list[str], about: list[str] | None, body: list[tuple[bool, list[str]]]) -> str:
