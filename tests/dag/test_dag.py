@@ -164,6 +164,15 @@ def test_one_core_and_two_with_a_kill_give_the_same_bytes(second, settled):
     assert other == tables
 
 
+def test_equal_runs_have_equal_manifests_that_name_every_job(second, finished):
+    assert second.process.wait(timeout=900) == 0, (second.site.folder / "run.log").read_text()
+    one, other = (read_json(place.out / "manifest.json") for place in (finished.site, second.site))
+    assert {name for name in one if one[name] != other[name]} <= {"hardware", "times", "commit"}
+    measured = {path.relative_to(second.site.out / "benchmarks").with_suffix("").as_posix()
+                for path in (second.site.out / "benchmarks").rglob("*.tsv")}  # fmt: skip
+    assert set(other["times"]["jobs"]) == measured - {"manifest"}
+
+
 def test_a_second_run_on_the_same_results_is_refused(intruder):
     assert intruder.first_was_running
     assert intruder.ran.returncode == 2

@@ -44,7 +44,7 @@ _VERDICTS = {"better": 1, "worse": -1}
 class Compared:
     """The differences of a table, a row each (columns `COLUMNS`), and how much was compared.
 
-    cells          rows that both tables have; `equal` of them differ in nothing
+    cells          rows that both tables have and that compare; `equal` of them differ in nothing
     values, ranks  numbers with an interval, and ranks, that both have
     other_entries  rankings whose entries are not the same in both, which are not compared
     """
@@ -96,7 +96,8 @@ def compare(board: Board, first: pd.DataFrame, second: pd.DataFrame, tolerance: 
         differs[found.index] = True
         parts.append(found)
     whole = pd.concat([part for part in parts if len(part)] or [_empty()], ignore_index=True)[COLUMNS]
-    return Compared(whole, len(both), int((~differs).sum()), values, int(ranked.sum()), other_entries)
+    held = alike if board.relative else np.ones(len(both), bool)
+    return Compared(whole, int(held.sum()), int((held & ~differs).sum()), values, int(ranked.sum()), other_entries)
 
 
 def _in_order(both: pd.DataFrame, first: pd.DataFrame, second: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
