@@ -13,11 +13,14 @@ from unmask.figures import (
     effects,
     forest,
     galleries,
+    inside,
     ladder,
+    missingness,
     pareto,
     ranks,
     ratio,
     removals,
+    similarity,
     style,
 )
 from unmask.figures.source import Picture, Source
@@ -28,7 +31,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # In the order in which they are listed. Each says what tables it NEEDS and yields its `pictures` from a source.
-KINDS = (forest, ranks, critical, ratio, effects, removals, agreement, ladder, pareto, galleries)
+KINDS = (
+    forest,
+    ranks,
+    critical,
+    ratio,
+    effects,
+    removals,
+    agreement,
+    ladder,
+    pareto,
+    missingness,
+    inside,
+    similarity,
+    galleries,
+)
 
 
 def source(config: Config) -> Source:

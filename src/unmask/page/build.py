@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unmask.config import Config
 from unmask.files import read_table
 from unmask.layout import Layout
-from unmask.page import about, answers
+from unmask.page import about, answers, inside
 from unmask.page.embed import data_uri, embedded, number, packed, records
 from unmask.page.plates import plates
 from unmask.tables.columns import BOARDS
@@ -35,8 +35,12 @@ KINDS = {
     "agreement": ("questions", "Which metrics agree"),
     "removals": ("questions", "How removals change the ranking"),
     "pareto": ("figures", "Faithfulness against compute"),
+    "missingness": ("inside", "Answers and features as patches are removed"),
+    "inside_attention": ("inside", "Attention"),
+    "inside_features": ("inside", "Features"),
+    "cka": ("inside", "How alike layers and encoders are"),
 }
-SECTIONS = ("ranking", "leaderboards", "ratios", "questions", "figures", "reconstructions", "data")
+SECTIONS = ("ranking", "leaderboards", "ratios", "questions", "inside", "figures", "reconstructions", "data")
 
 
 def page(config: Config, layout: Layout, tables: dict[str, pd.DataFrame], figures: dict[str, Figure]) -> str:
@@ -77,6 +81,7 @@ def page(config: Config, layout: Layout, tables: dict[str, pd.DataFrame], figure
         has_questions=bool({"hypotheses", "stability", "friedman"} & set(tables)) or bool(drawn["questions"]),
         clusters=records(tables["metric_clusters"]) if "metric_clusters" in tables else [],
         hypotheses=records(tables["hypotheses"]) if "hypotheses" in tables else [],
+        inside=inside.inside(config, layout, tables.get("hypotheses")),
         flags=flags(tables["leaderboard"]),
         failures=failures(tables["failed"]),
         pictures=drawn,
