@@ -59,6 +59,11 @@ def explainers(number: int, controls: int) -> list[Explainer]:
     ]
 
 
+def cell(values: np.ndarray) -> Cell:
+    """Scores [images, explainers] without gaps."""
+    return Cell("d", "e", values, np.zeros(values.shape, bool), np.zeros(values.shape[1], int))
+
+
 def intervals(
     rng: np.random.Generator, images: int, noise: Noise, simulations: int, domains: int = 1, resamples: int = 2000
 ) -> tuple[float, float]:
@@ -124,8 +129,7 @@ def wrong(group: np.ndarray, order: list[int], true: np.ndarray) -> bool:
 
 
 def _board(values: np.ndarray, drawn: Draws, known: list[Explainer]) -> dict[str, dict]:
-    nothing = np.zeros(len(known), int)
-    pool = Pool([Cell("d", "e", values, nothing, nothing)], {"d": drawn})
+    pool = Pool([cell(values)], {"d": drawn})
     return {row["explainer"]: row for row in board(pool, "higher", CONFIDENCE, known).rows}
 
 
@@ -182,17 +186,13 @@ def rankings(
     sample = true + rng.normal(0, 1, (20000, len(true)))
     ranks, borda = rankdata(-true), (len(true) - rankdata(-sample, axis=1).mean(0)) / (len(true) - 1)
     metrics = [("a", "m1"), ("a", "m2"), ("b", "m3"), ("b", "m4"), ("c", "m5"), ("d", "m6")]
-    apart, nothing, drawn = (
-        {key: i for i, key in enumerate(metrics)},
-        np.zeros(len(true), int),
-        draws(images, resamples),
-    )
+    apart, drawn = {key: i for i, key in enumerate(metrics)}, draws(images, resamples)
     made = []
     for _ in range(simulations):
         ranking = Ranking()
         for category, metric in metrics:
             values = true + rng.normal(0, 0.5, (images, 1)) + rng.normal(0, 1, (images, len(true)))
-            pool = Pool([Cell("d", "e", values, nothing, nothing)], {"d": drawn})
+            pool = Pool([cell(values)], {"d": drawn})
             ranking.votes.append(vote(category, metric, board(pool, "higher", CONFIDENCE, known)))
         rows = {row["explainer"]: row for row in ranking.rows(known, CONFIDENCE, apart) if row["category"] == "all"}
         group = np.array([rows[e.name]["tie_group"] or 0 for e in known])

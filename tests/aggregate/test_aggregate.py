@@ -10,7 +10,7 @@ from unmask.config import ModelId
 from unmask.errors import UserError
 from unmask.files import read_json, read_table, write_json, write_table
 from unmask.layout import Layout
-from unmask.tables import latex
+from unmask.tables import inside, latex
 from unmask.tables.columns import BOARDS, LARGE
 from unmask.tables.entries import aliases, describe
 
@@ -129,7 +129,7 @@ def test_reruns_are_byte_identical_and_the_seed_matters(run, tmp_path):
     assert {path.name: path.read_bytes() for path in folder.glob("*.csv")} == before
     assert {path.name: path.read_bytes() for path in (folder / "latex").iterdir()} == papers
     assert set(papers) == {f"{name}.tex" for name in ("by_domain", "overall", "ranking")}
-    expected = {*BOARDS, *questions.COLUMNS, "accuracy", "failed", "explainers"}
+    expected = {*BOARDS, *questions.COLUMNS, *inside.COLUMNS, "accuracy", "failed", "explainers"}
     assert set(before) == {f"{name}.csv" for name in expected}
     assert all(b"seconds" not in content for content in before.values())
     other = synthetic.write(synthetic.config(tmp_path, seed=1))
@@ -155,6 +155,39 @@ def test_tie_groups_and_shares_of_being_best(run):
         assert part.loc[["random_toy", "oracle_toy"], "beats"].isna().all()
     overall = table(run, "overall").query("metric == 'toy_localisation'").set_index("explainer")
     assert overall["tie_group"].dropna().to_dict() == {"sharp": 1, "shifted": 2, "weak": 3}
+
+
+@pytest.mark.parametrize("name", ["by_domain", "overall"])
+def test_pooled_ranks_do_not_reward_being_absent_where_scores_are_low(tmp_path, name):
+    """`shifted` is always behind `sharp`; on the encoder that it does not apply to everyone is much worse."""
+    config = synthetic.write(synthetic.config(tmp_path))
+    for model in config.models:
+        if model.encoder == "scratch":
+            for group in config.groups:
+                path = Layout(config.results).scores(model) / f"{group}.parquet"
+                scores = read_table(path)
+                absent = (scores["explainer"] == "shifted").to_numpy()
+                low = scores["score"] - np.where(scores["direction"] == "higher", 5.0, -5.0)
+                scores["score"] = np.where(absent, np.nan, low)
+                scores["status"] = np.where(absent, "skipped", scores["status"])
+                write_table(path, scores)
+    aggregate.run(config)
+    board = table(config, name).query("metric == 'toy_faithfulness'")
+    for _, part in board.groupby(["domain", "removal"] if "domain" in board else "removal"):
+        part = part.set_index("explainer")
+        assert part["mean"].idxmin() == "shifted", "lower is better"
+        ranks = part["rank"].to_dict()
+        assert ranks == {"oracle_toy": 1, "sharp": 2, "shifted": 3, "weak": 4, "random_toy": 5}
+        assert part["lacks"].dropna().to_dict() == {"shifted": "scratch"}
+    scope = "all" if name == "overall" else "domain"
+    ranking = table(config, "ranking").query(f"scope == '{scope}' and category == 'faithfulness'")
+    for _, part in ranking.groupby("domain", dropna=False):
+        part = part.set_index("explainer")
+        assert part["lacks"].dropna().to_dict() == {"shifted": "scratch"}
+        for rule in ("rank", "borda_rank", "rescaled_rank"):
+            assert part[rule].sort_values().index.tolist() == ["oracle_toy", "sharp", "shifted", "weak", "random_toy"]
+    alone = table(config, "leaderboard")
+    assert alone["lacks"].isna().all(), "within one model there is nothing to lack"
 
 
 def test_the_ranking_has_its_rules_side_by_side(run):

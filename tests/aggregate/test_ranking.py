@@ -9,7 +9,7 @@ from unmask.statistics.boards import board
 from unmask.statistics.pools import Pool
 from unmask.statistics.ranking import Ranking, shares, weighted_median
 from unmask.statistics.redundancy import agreement, cluster
-from unmask.statistics.votes import beaten, vote
+from unmask.statistics.votes import Counts, vote
 
 
 def ballot(category, metric, values, known, direction="higher", skipped=False):
@@ -81,14 +81,15 @@ def test_borda_of_failed_scores_and_of_models_that_an_explainer_does_not_apply_t
         return vote("c", "m", board(Pool([both, other], {"d": draws(6, 200)}), "higher", 0.95, known)).borda[0]
 
     assert borda(lost).tolist() == pytest.approx([(1 + 0) / 2, (0.5 + 1) / 2, (0 + 0.5) / 2])
-    assert borda(skipped).tolist() == pytest.approx([1, (0.5 + 1) / 2, 0])
+    # b meets a on the first model only, and loses; it beats c on both.
+    assert borda(skipped).tolist() == pytest.approx([1, (0 + 1) / 2, 0])
 
 
 def test_images_without_any_score_do_not_count():
     values = flat(0.9, 0.5)
     values[3:] = np.nan
     one = cell(values, skipped=True)
-    assert np.isnan(beaten(one, board(pool(one), "higher", 0.95, entries("a", "b")))[3:]).all()
+    assert np.isnan(Counts(board(pool(one), "higher", 0.95, entries("a", "b"))).rows(one)[3:]).all()
     assert ballot("c", "m", values, entries("a", "b"), skipped=True).borda[0].tolist() == [1, 0]
 
 

@@ -21,8 +21,8 @@ def draws(units, resamples=4000, seed=0):
 
 def cell(values, domain="d", skipped=False):
     values = np.asarray(values, float)
-    lost = (~np.isfinite(values)).sum(0)
-    return Cell(domain, "e", values, lost * (not skipped), lost * skipped)
+    lost = ~np.isfinite(values)
+    return Cell(domain, "e", values, lost & (not skipped), lost.sum(0) * skipped)
 
 
 def pool(*cells, resamples=4000):
@@ -215,9 +215,18 @@ def test_the_null_control():
     assert null(entries("a")) is None
 
 
-def test_pooling_weights_every_score_equally():
+def test_scores_of_a_domain_weigh_equally_and_so_do_domains():
     first, second = cell([[1.0], [1.0], [1.0], [1.0]]), cell([[5.0], [5.0], [np.nan], [np.nan]])
     assert pool(first, second).scores.mean[0] == pytest.approx(14 / 6)
-    assert pool(first, cell([[5.0], [5.0]], "other")).scores.mean[0] == pytest.approx(14 / 6)
     other = pool(first, cell([[5.0], [5.0]], "other")).scores
-    assert (other.images[0], other.domains[0]) == (6, 2)
+    assert other.mean[0] == pytest.approx((1 + 5) / 2)
+    assert (other.n[0], other.images[0], other.domains[0]) == (6, 6, 2)
+    assert pool(first, cell([[np.nan]], "other")).scores.mean[0] == 1
+
+
+def test_a_resample_without_the_scores_of_a_domain_has_the_mean_of_the_others():
+    """Three of five images of the second domain have no score; the mean of its scores is 5, whichever are drawn."""
+    rare = cell([[5.0], [5.0], [np.nan], [np.nan], [np.nan]], "other")
+    means = pool(cell([[1.0], [1.0]]), rare, resamples=300).scores.means[:, 0]
+    assert set(means.tolist()) == {1.0, 3.0}
+    assert (means == 1).mean() == pytest.approx(0.6**5, abs=0.05)

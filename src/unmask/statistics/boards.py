@@ -6,46 +6,49 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unmask.statistics.bootstrap import interval
+from unmask.statistics.matched import Matched
 from unmask.statistics.pairs import tie_groups
 from unmask.statistics.pools import null
-from unmask.statistics.ranks import best_shares, rank
+from unmask.statistics.ranks import best_shares
 from unmask.statistics.scale import Scale
 from unmask.statistics.verdicts import Verdicts
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from unmask.statistics.matched import Values
     from unmask.statistics.pools import Explainer, Pool
 
 
 @dataclass(frozen=True)
 class Board:
-    """One leaderboard: its rows, verdicts and scale, and for the rankings who is ranked and scored (bool [E]) and the
-    ranks (NaN without) as observed [E] and per resample [B, E]."""
+    """One leaderboard: its rows, verdicts and scale, and for the rankings who is compared (also without scores) and who
+    is both compared and scored (bool [E]), and the ranks."""
 
     rows: list[dict[str, object]]
     verdicts: Verdicts
     scale: Scale
-    ranks: np.ndarray
-    resampled: np.ndarray
-    ranked: np.ndarray
+    matched: Matched
+    ranks: Values
     scored: np.ndarray
 
 
 def board(pool: Pool, direction: str, confidence: float, explainers: list[Explainer]) -> Board:
     """Rows from best to worst; an explainer without any ok score has no rank and stands last.
 
+    Ranks compare two explainers at a time, on the scores that both have (`unmask.statistics.matched`); where one has
+    none on a whole model, `lacks` names the model.
     `p_best` and `tie_group` are the explainers': the controls are what they are measured with, and have neither.
     """
     import numpy as np
 
     verdicts = Verdicts(pool, direction, confidence, explainers)
-    mean, means, n = pool.scores.mean, pool.scores.means, pool.scores.n
+    mean, n = pool.scores.mean, pool.scores.n
     low, high = pool.interval(confidence)
     ranked = np.array([e.alias_of is None for e in explainers])
     control = np.array([e.is_control for e in explainers])
-    ranks, resampled = np.full(len(explainers), np.nan), np.full(means.shape, np.nan)
-    ranks[ranked], resampled[:, ranked] = rank(mean[ranked], direction), rank(means[:, ranked], direction)
+    matched = Matched(pool, ranked)
+    ranks, resampled = matched.ranks(direction)
     shown = ranked & (n > 0)
     rank_low, rank_high = interval(resampled, confidence, pool.scores.images, pool.scores.domains, "inverted_cdf")
     best = best_shares(resampled, shown & ~control)
@@ -78,13 +81,14 @@ def board(pool: Pool, direction: str, confidence: float, explainers: list[Explai
             "versus_random": None if i == reference else versus[i],
             "beats": beaten[i],
             "controls_separated": verdicts.controls_separated,
+            "lacks": (pool.lacking[i] if n[i] else None) or None,
             "alias_of": e.alias_of,
         }
         for i, e in enumerate(explainers)
         if n[i] + pool.failed[i] + pool.skipped[i]
     ]
     rows.sort(key=lambda row: np.inf if np.isnan(row["rank"]) else row["rank"])
-    return Board(rows, verdicts, scale, ranks, resampled, ranked, shown)
+    return Board(rows, verdicts, scale, matched, (ranks, resampled), shown)
 
 
 def beats(verdicts: Verdicts) -> list[str | None]:

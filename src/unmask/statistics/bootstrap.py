@@ -11,7 +11,7 @@ few images plain percentiles are too narrow, since they lack both the factor n /
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -39,39 +39,72 @@ def counts(generator: np.random.Generator, units: int, resamples: int) -> np.nda
 
 
 @dataclass(frozen=True)
-class Sums:
-    """Sums of scores over images: `total`, `n` [E] as observed, `totals` [B, E] per resample. They add up over domains.
+class Part:
+    """Sums of scores over the images of a domain: `total`, `n` [E] as observed, `totals` [B, E] per resample.
 
-    `images` and `domains` [E] say how many of each hold a score; `held` has each domain's weights [B, U] and numbers
-    of scores [U, E].
+    `images` [E] says how many images hold a score, `weights` [B, U] and `held` [U, E] how many scores a resample holds.
     """
 
     total: np.ndarray
     n: np.ndarray
     totals: np.ndarray
     images: np.ndarray
-    domains: np.ndarray
-    held: tuple[tuple[np.ndarray, np.ndarray], ...]
-
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+    weights: np.ndarray
+    held: np.ndarray
 
     @property
-    def mean(self) -> np.ndarray:
-        """The mean of each explainer's scores, [E]; NaN without any."""
-        return _ratio(self.total, self.n)
-
-    @cached_property
     def means(self) -> np.ndarray:
         """The means of the resamples, [B, E]; NaN where a resample holds no score."""
         import numpy as np
 
-        numbers = (
-            # Mostly everyone has a score wherever anyone has: then one column says it for all.
-            weights @ (held[:, :1] if (held == held[:, :1]).all() else held)
-            for weights, held in self.held
-        )
-        return _ratio(self.totals, np.broadcast_to(sum(numbers), self.totals.shape))
+        # Mostly everyone has a score wherever anyone has: then one column says it for all.
+        same = (self.held == self.held[:, :1]).all()
+        numbers = self.weights @ (self.held[:, :1] if same else self.held)
+        return _ratio(self.totals, np.broadcast_to(numbers, self.totals.shape))
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums of scores, domain by domain; in a mean domains weigh equally, however many scores each has."""
+
+    parts: tuple[Part, ...]
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums((*self.parts, *other.parts))
+
+    @property
+    def n(self) -> np.ndarray:
+        """How many scores there are, [E]."""
+        return sum(part.n for part in self.parts)
+
+    @property
+    def images(self) -> np.ndarray:
+        """On how many images, [E]."""
+        return sum(part.images for part in self.parts)
+
+    @property
+    def domains(self) -> np.ndarray:
+        """In how many domains, [E]."""
+        return sum((part.n > 0).astype("int64") for part in self.parts)
+
+    @cached_property
+    def mean(self) -> np.ndarray:
+        """The mean of each explainer's scores, [E]; NaN without any."""
+        return self._balanced([_ratio(part.total, part.n) for part in self.parts])
+
+    @cached_property
+    def means(self) -> np.ndarray:
+        """The means of the resamples, [B, E]; over the domains that a resample holds scores of, NaN where of none."""
+        return self._balanced([part.means for part in self.parts])
+
+    def _balanced(self, means: list[np.ndarray]) -> np.ndarray:
+        """The mean over the domains that have scores."""
+        import numpy as np
+
+        if len(means) == 1:
+            return means[0]
+        known = [np.isfinite(mean) for mean in means]
+        return _ratio(sum(np.where(held, mean, 0.0) for held, mean in zip(known, means, strict=True)), sum(known))
 
     def interval(self, confidence: float) -> tuple[np.ndarray, np.ndarray]:
         """The interval of each mean: (low [E], high [E])."""
@@ -79,8 +112,9 @@ class Sums:
 
     def signs(self, confidence: float) -> np.ndarray:
         """1 where the interval of the mean lies above 0, -1 where below, else 0: [E]."""
-        resamples, cut = len(self.totals), len(self.totals) * tails(confidence, self.images, self.domains)
-        above, below = ((self.totals > 0).sum(0), (self.totals < 0).sum(0))
+        values = self.parts[0].totals if len(self.parts) == 1 else self.means
+        resamples, cut = len(values), len(values) * tails(confidence, self.images, self.domains)
+        above, below = ((values > 0).sum(0), (values < 0).sum(0))
         return 1.0 * (resamples - above < cut) - (resamples - below < cut)
 
 
@@ -100,8 +134,8 @@ def sums(draws: Draws, values: np.ndarray) -> Sums:
     seen = np.zeros((draws.signs.shape[1], values.shape[2]))
     np.add.at(seen, draws.image, held)
     n = held.sum(0).astype(np.int64)
-    parts = ((draws.weights, held),)
-    return Sums(filled.sum(0), n, draws.weights @ filled, (seen > 0).sum(0), (n > 0).astype(np.int64), parts)
+    part = Part(filled.sum(0), n, draws.weights @ filled, (seen > 0).sum(0), draws.weights, held)
+    return Sums((part,))
 
 
 def tails(confidence: float, images: np.ndarray, domains: np.ndarray | int = 1) -> np.ndarray:

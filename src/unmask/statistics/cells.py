@@ -20,7 +20,8 @@ METRIC = ["metric", "removal", "variant", "category", "direction"]
 
 @dataclass(frozen=True)
 class Cell:
-    """A model family's scores under one metric: `values` [U, E] (NaN unless ok), `failed` and `skipped` [E]."""
+    """A model family's scores under one metric: `values` [U, E] (NaN unless ok), `failed` bool [U, E]; `skipped` [E]
+    says how many scores are not there because an explainer or a metric does not apply."""
 
     domain: str
     encoder: str
@@ -98,6 +99,8 @@ class Table:
                 )
             values = np.full(shape, np.nan)
             values[unit, column] = np.where(status == "ok", self._scores[inside], np.nan)
-            tally = {kind: np.bincount(column[status == kind], minlength=shape[1]) for kind in ("failed", "skipped")}
-            cells.append(Cell(domain, encoder, values, **tally))
+            failed = np.zeros(shape, bool)
+            failed[unit, column] = status == "failed"
+            skipped = np.bincount(column[status == "skipped"], minlength=shape[1])
+            cells.append(Cell(domain, encoder, values, failed, skipped))
         return cells

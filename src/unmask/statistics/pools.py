@@ -1,4 +1,7 @@
-"""Scores of one metric pooled over models, encoders and domains: every score counts the same."""
+"""Scores of one metric pooled over models, encoders and domains.
+
+Every score of a domain counts the same, and every domain.
+"""
 
 from __future__ import annotations
 
@@ -84,9 +87,34 @@ class Pool:
         return self._intervals[key]
 
     @cached_property
+    def known(self) -> np.ndarray:
+        """Who has a score, in every row of all cells: bool [R, E]."""
+        import numpy as np
+
+        return np.isfinite(np.concatenate([cell.values for cell in self.cells]))
+
+    @cached_property
+    def lacking(self) -> list[str]:
+        """On which models each explainer has no score though others have, [E]: encoders, `domain/encoder` where it is
+        so in some domains only, joined by spaces."""
+        import numpy as np
+
+        seen: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            if np.isfinite(cell.values).any():
+                seen.setdefault(cell.encoder, []).append(cell)
+        found: list[list[str]] = [[] for _ in range(self.known.shape[1])]
+        for encoder, cells in seen.items():
+            without = ~np.array([np.isfinite(cell.values).any(0) for cell in cells])
+            for i in np.flatnonzero(without.any(0)).tolist():
+                models = [f"{cell.domain}/{encoder}" for cell, lost in zip(cells, without[:, i], strict=True) if lost]
+                found[i].extend([encoder] if without[:, i].all() else models)
+        return [" ".join(names) for names in found]
+
+    @cached_property
     def failed(self) -> np.ndarray:
         """Failed scores by explainer, [E]."""
-        return sum(cell.failed for cell in self.cells)
+        return sum(cell.failed.sum(0) for cell in self.cells)
 
     @cached_property
     def skipped(self) -> np.ndarray:
@@ -101,6 +129,18 @@ class Pool:
         sizes = [self.draws[domain].signs.shape[1] for domain in self.domains]
         first = dict(zip(self.domains, np.cumsum([0, *sizes]).tolist(), strict=False))
         return np.concatenate([self.draws[cell.domain].image + first[cell.domain] for cell in self.cells])
+
+    @cached_property
+    def balance(self) -> np.ndarray:
+        """Weights of the rows of all cells, [R]; those with scores add up to the same in every domain, to 1 in all."""
+        import numpy as np
+
+        scored = dict.fromkeys(self.domains, 0)
+        for cell in self.cells:
+            scored[cell.domain] += int(np.isfinite(cell.values).any(1).sum())
+        held = sum(n > 0 for n in scored.values())
+        each = [1 / max(scored[cell.domain] * held, 1) for cell in self.cells]
+        return np.repeat(each, [len(cell.values) for cell in self.cells])
 
     @cached_property
     def flips(self) -> np.ndarray:

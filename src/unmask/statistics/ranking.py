@@ -11,6 +11,7 @@ exact paired test; ranks of means have none (the bootstrap of ranks is not consi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from unmask.statistics.bootstrap import interval
@@ -21,8 +22,9 @@ from unmask.statistics.ranks import best_shares, rank
 if TYPE_CHECKING:
     import numpy as np
 
+    from unmask.statistics.matched import Values
     from unmask.statistics.pools import Explainer
-    from unmask.statistics.votes import Values, Vote
+    from unmask.statistics.votes import Vote
 
 Clusters = dict[tuple[str, str], int]  # the cluster of a category's metric
 
@@ -74,11 +76,13 @@ def _rows(
     control = np.array([e.is_control for e in explainers])
     candidates = some & ~control
     best = best_shares(resampled, candidates)
-    p = _p(votes, weights, some, control)
+    counts = np.concatenate([weight * vote.rows for weight, vote in zip(weights, votes, strict=True)])
+    p = _p(votes, counts, some, control)
 
     def worse(leader: int, others: list[int]) -> np.ndarray:
         low, _ = interval(bordas[1][:, [leader]] - bordas[1][:, others], confidence, images, domains)
-        return (p[leader, others] < 1 - confidence) & (low > 0)
+        ahead = np.nansum(counts[:, [leader]] - counts[:, others], axis=0) > 0  # in what both take part in
+        return (p[leader, others] < 1 - confidence) & (low > 0) & ahead
 
     order = sorted(np.flatnonzero(candidates), key=lambda i: ranks[i])
     groups = tie_groups(order, worse)
@@ -111,11 +115,18 @@ def _rows(
             "rescaled_rank": rescaled_ranks[i],
             "scored": int(scored[:, i].sum()),
             "missing": int((~scored[:, i]).sum()),
+            "lacks": _joined(vote.lacking[i] for vote in votes if vote.scored[i]),
         }
         for i, e in enumerate(explainers)
         if some[i]
     ]
     return sorted(rows, key=lambda row: row["rank"])
+
+
+def _joined(lacking: Iterable[str]) -> str | None:
+    """The models that an explainer lacks under some metric; `domain/encoder` is left out beside its `encoder`."""
+    names = dict.fromkeys(name for text in lacking for name in text.split())
+    return " ".join(name for name in names if name.partition("/")[2] not in names) or None
 
 
 def shares(votes: list[Vote], clusters: Clusters) -> np.ndarray:
@@ -184,10 +195,7 @@ def _ranked(values: np.ndarray, some: np.ndarray, direction: str) -> np.ndarray:
     return ranks
 
 
-def _p(votes: list[Vote], weights: np.ndarray, tested: np.ndarray, control: np.ndarray) -> np.ndarray:
-    """Corrected p-values [E, E] of all pairs by their Borda counts, image by image."""
-    import numpy as np
-
+def _p(votes: list[Vote], counts: np.ndarray, tested: np.ndarray, control: np.ndarray) -> np.ndarray:
+    """Corrected p-values [E, E] of all pairs by their Borda counts [R, E], image by image."""
     pool = Pool([cell for vote in votes for cell in vote.cells], votes[0].draws)
-    values = np.concatenate([weight * vote.rows for weight, vote in zip(weights, votes, strict=True)])
-    return corrected(values, pool.image, pool.flips, tested, control)
+    return corrected(counts, pool.image, pool.flips, tested, control)

@@ -19,10 +19,30 @@ def rank(values: np.ndarray, direction: str) -> np.ndarray:
 
     if direction not in ("higher", "lower"):
         raise ValueError(f"direction is '{direction}', not 'higher' or 'lower'")
-    known = np.isfinite(values)
-    scale = np.abs(values[known]).max(initial=0.0) or 1.0
-    cost = np.round(values / scale, 12) * (-1 if direction == "higher" else 1)
-    return rankdata(np.where(known, cost, np.inf), axis=-1)
+    (told,) = told_apart(values)
+    cost = told * (-1 if direction == "higher" else 1)
+    return rankdata(np.where(np.isfinite(cost), cost, np.inf), axis=-1)
+
+
+def told_apart(*values: np.ndarray) -> list[np.ndarray]:
+    """Arrays in units of their largest magnitude, rounded so that what is no more than rounding apart is equal."""
+    import numpy as np
+
+    scale = max(np.abs(one[np.isfinite(one)]).max(initial=0.0) for one in values) or 1.0
+    return [np.round(one / scale, 12) for one in values]
+
+
+def share_behind(first: np.ndarray, second: np.ndarray, direction: str) -> np.ndarray:
+    """Whether each of `first` [..., P] is behind each of `second` [..., Q]: 1, 0, or .5 for equals and NaN, [.., P, Q].
+
+    Sums of it are ranks: 1 + how many others are better, equals counting half.
+    """
+    import numpy as np
+
+    one, other = told_apart(first, second)
+    one, other = one[..., :, None], other[..., None, :]
+    worse, better = (one < other, one > other) if direction == "higher" else (one > other, one < other)
+    return 0.5 + 0.5 * worse.astype(np.float32) - 0.5 * better
 
 
 def best_shares(ranks: np.ndarray, among: np.ndarray) -> np.ndarray:

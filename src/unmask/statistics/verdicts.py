@@ -41,7 +41,7 @@ class Verdicts:
         """Corrected p-values of all pairs, [E, E]."""
         import numpy as np
 
-        values = np.concatenate([cell.values for cell in self.pool.cells])
+        values = np.concatenate([cell.values for cell in self.pool.cells]) * self.pool.balance[:, None]
         control = np.array([e.is_control for e in self.explainers])
         return corrected(values, self.pool.image, self.pool.flips, self.tested, control)
 

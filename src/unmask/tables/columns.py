@@ -48,6 +48,7 @@ _BOARD = [
     "beats",
     "controls_separated",
     "accuracy",
+    "lacks",
     "alias_of",
 ]
 BOARDS = {
@@ -78,6 +79,7 @@ BOARDS = {
         "rescaled_rank",
         "scored",
         "missing",
+        "lacks",
     ],
     "metric_clusters": ["category", "metric", "cluster", "closest", "tau", "weight"],
     "mask_ratio": [
