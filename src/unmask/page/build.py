@@ -40,6 +40,8 @@ KINDS = {
     "inside_features": ("inside", "Features"),
     "cka": ("inside", "How alike layers and encoders are"),
 }
+# Of these the page holds the one of all domains; single domains lie with the figures, or it would be too heavy.
+POOLED = ("missingness", "inside_attention", "inside_features", "cka")
 SECTIONS = ("ranking", "leaderboards", "ratios", "questions", "inside", "figures", "reconstructions", "data")
 
 
@@ -145,7 +147,7 @@ def pictures(config: Config, layout: Layout, figures: dict[str, Figure]) -> dict
         stem, _, part = name.partition(".")
         domain = next((domain for domain in domains if stem.endswith(f"_{domain}")), None)
         kind = stem.removesuffix(f"_{domain}")
-        if kind != "gallery":
+        if kind != "gallery" and not (domain and kind in POOLED and len(domains) > 1):
             section, title = KINDS.get(kind, ("figures", kind.replace("_", " ")))
             label = domain or "all domains"
             found.append((section, title, f"{label}, {part}" if part else label, caption, path))
