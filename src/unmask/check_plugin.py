@@ -38,6 +38,7 @@ TYPES = {
         "shares": dict,
         "draws": dict,
         "gate": bool,
+        "bounds": list,
         "chance": str,
         "quantus": str,
         "citation": str,
@@ -172,6 +173,7 @@ def describes_a_metric(plugin: Plugin) -> None:
     for need in plugin.meta["needs"]:
         contract.one_of(need, "needs", ("removal", "masks", "concepts", "explainer", "gallery", "model"))
     contract.options_fit(plugin)
+    contract.bounds(plugin)
     contract.formulas_count(plugin, ("forward", "explanations"))
 
 
@@ -189,6 +191,9 @@ def gives_scores(plugin: Plugin) -> None:
         raise Breach(f"score() returns the shape {scores.shape} for {IMAGES} images; return a number for each")
     if not np.isfinite(scores).all():
         raise Breach(f"score() returns {scores.tolist()}; all must be finite")
+    low, high = contract.bounds(plugin)
+    if not ((low <= scores) & (scores <= high)).all():
+        raise Breach(f"score() returns {scores.tolist()}, and not all lie within META['bounds']")
     if not torch.equal(kept, case.images):
         raise Breach("it writes into case.images; work on a clone")
 

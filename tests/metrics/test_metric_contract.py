@@ -10,6 +10,7 @@ from planted_cases import DIM, KEY, make_case, score
 
 from unmask import registry
 from unmask.case import Shared
+from unmask.contract import bounds
 from unmask.passes import counted
 
 METRICS = registry.available("metrics")
@@ -74,6 +75,8 @@ def test_one_float_per_image_nothing_written_and_numpys_state_put_back(name, tin
     assert scores.shape == (5,)
     assert scores.dtype == np.float64
     assert np.isfinite(scores).all()
+    low, high = bounds(METRICS[name])
+    assert ((low <= scores) & (scores <= high)).all()
     assert len(set(scores)) > 1 or name == "pointing_game"
     for was, now in zip(before, (case.images, case.targets, case.masks, case.maps), strict=True):
         assert (np.asarray(was) == np.asarray(now)).all()

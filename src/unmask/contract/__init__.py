@@ -26,6 +26,7 @@ from unmask.contract.behaviour import (
 from unmask.contract.breach import Breach
 from unmask.contract.description import (
     accepts,
+    bounds,
     describes_itself,
     formulas_count,
     has_a_plain_name,
@@ -49,6 +50,7 @@ __all__ = [
     "Breach",
     "Trial",
     "accepts",
+    "bounds",
     "costs_the_declared_passes",
     "depends_on_the_target_as_declared",
     "describes_itself",

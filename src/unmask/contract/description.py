@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from math import inf
 from typing import Any
 
 from unmask import explainers, passes, registry
@@ -12,6 +13,7 @@ from unmask.contract.trial import kinds
 from unmask.models.classifier import ARCHITECTURES
 from unmask.registry import Plugin
 
+ROUNDING = 1e-6  # by which a score may lie beyond its metric's bounds
 TYPES = {
     "kind": str,
     "summary": str,
@@ -92,6 +94,17 @@ def options_fit(plugin: Plugin) -> None:
                 low, high = limits
                 if (low is not None and default < low) or (high is not None and default > high):
                     raise Breach(f"the option {name} is {default!r} by default, which is outside its range {limits}")
+
+
+def bounds(plugin: Plugin) -> tuple[float, float]:
+    """Between what a metric's scores lie, but for rounding: META's [low, high], where None is no bound."""
+    given = plugin.meta.get("bounds", [None, None])
+    if len(given) != 2 or not all(one is None or isinstance(one, float) for one in given):
+        raise Breach(f"META['bounds'] is {given!r}; give the lowest and the highest score, a float or None each")
+    low, high = (sign * inf if one is None else one for one, sign in zip(given, (-1, 1), strict=True))
+    if low >= high:
+        raise Breach(f"META['bounds'] is {given!r}; write the lower one first")
+    return low - ROUNDING, high + ROUNDING
 
 
 def formulas_count(plugin: Plugin, ways: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ from unmask.metrics._roc import auc
 META = {
     "category": "localisation",
     "direction": "higher",
+    "bounds": [0.0, 1.0],
     "needs": ["masks", "concepts"],
     "passes": {"forward": "0", "explanations": "0"},
     "options": {},

@@ -14,6 +14,7 @@ from unmask.case import Case
 META = {
     "category": "robustness",
     "direction": "lower",
+    "bounds": [0.0, None],
     "needs": ["explainer"],
     "passes": {"forward": "0", "explanations": "2 * reach"},
     "options": {"reach": 2},

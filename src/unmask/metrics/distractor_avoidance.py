@@ -9,6 +9,7 @@ from unmask.case import Case
 META = {
     "category": "localisation",
     "direction": "higher",
+    "bounds": [0.0, 1.0],
     "needs": ["masks", "concepts"],
     "passes": {"forward": "0", "explanations": "0"},
     "options": {},

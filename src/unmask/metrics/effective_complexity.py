@@ -11,6 +11,7 @@ from unmask.quantus_bridge import COMMON, of_map
 META = {
     "category": "complexity",
     "direction": "lower",
+    "bounds": [1.0, None],
     "needs": [],
     "passes": {"forward": "0", "explanations": "0"},
     "options": {"threshold": 0.1},

@@ -17,6 +17,7 @@ from unmask.metrics import _networks
 META = {
     "category": "randomisation",
     "direction": "higher",
+    "bounds": [-1.0, None],
     "gate": True,
     "pass": {"above": 0.0},
     "needs": ["explainer"],

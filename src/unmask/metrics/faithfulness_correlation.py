@@ -11,6 +11,7 @@ from unmask.quantus_bridge import COMMON, in_token_space
 META = {
     "category": "faithfulness",
     "direction": "higher",
+    "bounds": [-1.0, 1.0],
     "needs": ["removal"],
     "passes": {"forward": "1 + runs", "explanations": "0"},
     "draws": {"correlation": "1 + runs"},  # the random subsets are the same for every explainer

@@ -13,6 +13,7 @@ from unmask.quantus_bridge import COMMON, of_mosaics
 META = {
     "category": "localisation",
     "direction": "higher",
+    "bounds": [0.0, 1.0],
     "needs": ["masks", "explainer", "gallery"],
     "passes": {"forward": "0", "explanations": "mosaics"},
     "options": {"mosaics": 1},

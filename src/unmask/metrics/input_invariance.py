@@ -15,6 +15,7 @@ from unmask.metrics import _alike, _networks
 META = {
     "category": "axiomatic",
     "direction": "higher",
+    "bounds": [0.0, 1.0],
     "needs": ["explainer"],
     "passes": {"forward": "0", "explanations": "2"},
     "shares": {"explanations": {"paired": "1"}},

@@ -12,6 +12,7 @@ from unmask.quantus_bridge import COMMON, against_masks
 META = {
     "category": "localisation",
     "direction": "higher",
+    "bounds": [0.0, 1.0],
     "needs": ["masks"],
     "passes": {"forward": "0", "explanations": "0"},
     "options": {},

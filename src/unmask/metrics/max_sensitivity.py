@@ -11,6 +11,7 @@ from unmask.metrics import _noise
 META = {
     "category": "robustness",
     "direction": "lower",
+    "bounds": [0.0, None],
     "needs": ["explainer"],
     "passes": {"forward": "0", "explanations": "samples"},
     "shares": {"explanations": {"noise": "samples"}},

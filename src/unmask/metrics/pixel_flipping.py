@@ -10,6 +10,7 @@ from unmask.metrics._curves import area
 META = {
     "category": "faithfulness",
     "direction": "lower",
+    "bounds": [0.0, 1.0],
     "needs": ["removal"],
     "passes": {"forward": "patches // step", "explanations": "0"},
     "shares": {"forward": {"morf": "patches // step"}},

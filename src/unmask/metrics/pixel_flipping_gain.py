@@ -13,6 +13,7 @@ from unmask.metrics._curves import area
 META = {
     "category": "faithfulness",
     "direction": "higher",
+    "bounds": [None, 1.0],
     "needs": ["removal"],
     "passes": {"forward": "patches // step * (1 + orders)", "explanations": "0"},
     "shares": {"forward": {"morf": "patches // step"}},

@@ -15,6 +15,7 @@ from unmask.metrics import _alike, _networks
 META = {
     "category": "randomisation",
     "direction": "lower",
+    "bounds": [-1.0, 1.0],
     "gate": True,
     "pass": {"below": 0.5},
     "needs": ["explainer"],

@@ -11,6 +11,7 @@ from unmask.quantus_bridge import COMMON, of_map
 META = {
     "category": "complexity",
     "direction": "higher",
+    "bounds": [0.0, 1.0],
     "needs": [],
     "passes": {"forward": "0", "explanations": "0"},
     "options": {},

@@ -13,6 +13,7 @@ from unmask.metrics._curves import area
 META = {
     "category": "faithfulness",
     "direction": "higher",
+    "bounds": [-1.0, 1.0],
     "needs": ["removal"],
     "passes": {"forward": "2 * patches // step", "explanations": "0"},
     "shares": {"forward": {"morf": "patches // step", "lerf": "patches // step"}},

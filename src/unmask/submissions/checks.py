@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 STATUS = ("ok", "skipped", "failed")
 SHOWN = 3  # names in a sentence
+ROUNDING = 1e-6  # by which a score may lie beyond its metric's bounds
 
 
 def problems(path: str | Path, task: Task) -> tuple[Card | None, pd.DataFrame | None, list[str]]:
@@ -147,9 +149,8 @@ def _metrics(table: pd.DataFrame, task: Task) -> Iterator[str]:
 def _beyond(rows: pd.DataFrame, metric: str, low: float | None, high: float | None) -> Iterator[str]:
     """Scores outside the bounds of a metric; None is no bound."""
     span = f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
-    beyond = rows["score"].lt(-float("inf") if low is None else low) | rows["score"].gt(
-        float("inf") if high is None else high
-    )
+    lowest, highest = -inf if low is None else low - ROUNDING, inf if high is None else high + ROUNDING
+    beyond = rows["score"].lt(lowest) | rows["score"].gt(highest)
     yield from _rows(rows, beyond & (rows["status"] == "ok"), f"have a score that '{metric}' cannot give, {span}")
 
 
