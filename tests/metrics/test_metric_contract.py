@@ -77,7 +77,7 @@ def test_one_float_per_image_nothing_written_and_numpys_state_put_back(name, tin
     assert np.isfinite(scores).all()
     low, high = bounds(METRICS[name])
     assert ((low <= scores) & (scores <= high)).all()
-    assert len(set(scores)) > 1 or name == "pointing_game"
+    assert len(set(scores)) > 1 or name in ("pointing_game", "road")  # which are 0 here: no image is predicted as 0
     for was, now in zip(before, (case.images, case.targets, case.masks, case.maps), strict=True):
         assert (np.asarray(was) == np.asarray(now)).all()
     assert (state == np.random.get_state()[1]).all()  # noqa: NPY002
@@ -127,7 +127,8 @@ def test_a_metrics_scores_do_not_depend_on_what_ran_before(tiny_vit):
         if METRICS[name].meta["category"] in ("localisation", "complexity", "randomisation", "axiomatic")
         and name not in ("random_logit", "smooth_mprt")  # whose draws are those of an image's place in the mini-batch
     ]
-    + ["pixel_flipping", "srg"],
+    + ["pixel_flipping", "pixel_flipping_lerf", "srg", "insertion", "region_perturbation", "road", "irof", "saco"]
+    + ["faithfulness_estimate", "monotonicity_correlation", "infidelity"],
 )
 def test_an_images_score_does_not_depend_on_the_others(name, tiny_vit):
     maps = random_maps(4) * np.array([1, 100, 0.01, 1])[:, None, None]

@@ -1,4 +1,8 @@
-"""Patch-flipping curves, which several metrics read."""
+"""Removal curves: what becomes of the target as patches go, a step at a time. Several metrics read the same ones.
+
+Inserting the most relevant patches first into an image of which all are absent passes through the same inputs as
+removing the least relevant first, from the other end: one curve is both.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,73 @@ import numpy as np
 from quantus import PixelFlipping
 
 from unmask.case import Case
+from unmask.metrics._target import intact, of_target
 from unmask.quantus_bridge import COMMON, in_token_space
 
 
-def area(case: Case, ranks: np.ndarray, step: int = 1) -> np.ndarray:
-    """Area under the target's softmax probability as patches go, highest rank first: float64 [N] in [0, 1].
+def most_first(case: Case) -> np.ndarray:
+    """Ranks [N, gh, gw] of the case's maps: the most relevant patch has the highest, and goes first."""
+    return case.ranks(case.patch_maps)
 
-    `ranks` [N, gh, gw]; `step` patches go at once and must divide their number P = gh * gw (else a `ValueError`). The
-    curve has P / step points, after the first step to the last; the area is by trapezoids over unit length. The
-    probability, not the logit: it is bounded, so areas of different images and models compare.
-    Quantus's own area calls `np.trapz`, which numpy 2.4 has not, and is the same times the number of intervals.
+
+def least_first(case: Case) -> np.ndarray:
+    """Ranks [N, gh, gw] by which the least relevant patch goes first: the other order, ties included."""
+    ranks = most_first(case)
+    return ranks[0].size + 1 - ranks
+
+
+def logits(case: Case, *orders: np.ndarray, step: int) -> list[np.ndarray]:
+    """Logits after 0, `step`, 2 `step` ... all patches, those of highest rank gone first: float32 [N, P / step + 1, C].
+
+    For each of `orders`, ranks [N, gh, gw] from 1 to P. `step` must divide P, into two steps at least (`ValueError`).
     """
+    keeps = [kept(ranks, step)[:, 1:-1] for ranks in orders]
+    # The ends are the same for every order: asked for by themselves, they are computed once.
+    whole, empty = (case.logits(np.full(orders[0].shape, value))[:, None] for value in (True, False))
+    return [np.concatenate([whole, case.logits(keep), empty], axis=1) for keep in keeps]
+
+
+def kept(ranks: np.ndarray, step: int) -> np.ndarray:
+    """Which patches are there after 0, `step`, 2 `step` ... all are gone: bool [N, P / step + 1, gh, gw]."""
     patches = ranks[0].size
-    if patches % step:
-        raise ValueError(f"step {step} does not divide the {patches} patches")
+    if patches % step or patches == step:
+        raise ValueError(f"step {step} does not divide the {patches} patches into two steps or more")
+    gone = np.arange(0, patches + 1, step)
+    return ranks[:, None] <= (patches - gone)[:, None, None]
+
+
+def curves(case: Case, *orders: np.ndarray, step: int, softmax: bool = True) -> list[np.ndarray]:
+    """The target's softmax probability, or its logit, along the same points: float64 [N, P / step + 1] for each order.
+
+    Under the engine "quantus" all but the first point come from its PixelFlipping.
+    """
+    if case.engine != "quantus":
+        return [of_target(values, case, softmax=softmax) for values in logits(case, *orders, step=step)]
+    kept(orders[0], step)
     metric = PixelFlipping(
         features_in_step=step, perturb_baseline=0.0, abs=False, normalise=False, return_auc_per_sample=False, **COMMON
     )
-    curve = in_token_space(metric, case, ranks, softmax=True)
-    return np.trapezoid(curve, axis=1) / (curve.shape[1] - 1)
+    first = intact(case, softmax=softmax)
+    return [np.column_stack([first, in_token_space(metric, case, ranks, softmax=softmax)]) for ranks in orders]
+
+
+def area(curve: np.ndarray) -> np.ndarray:
+    """Area under curves [N, S + 1] from the first step to the last, by trapezoids over unit length: float64 [N].
+
+    Without the intact image, as Quantus has it: no explainer has a say in that point. Quantus's own area calls
+    `np.trapz`, which numpy 2.4 has not, and is the same times the number of intervals.
+    """
+    return np.trapezoid(curve[:, 1:], axis=1) / (curve.shape[1] - 2)
+
+
+def random_orders(case: Case, count: int) -> list[np.ndarray]:
+    """Ranks [N, gh, gw] of `count` random orders, the same for every explainer."""
+    draws = case.rng("random orders").random((len(case), count, *case.model.grid))
+    return [case.ranks(draws[:, k]) for k in range(count)]
+
+
+def beside_random(case: Case, ranks: np.ndarray, orders: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Area of an order and mean area of `orders` random ones, whose mean curve is traced: float64 [N] twice."""
+    own, *others = curves(case, ranks, *random_orders(case, orders), step=step)
+    case.trace("random", np.mean(others, axis=0))
+    return area(own), np.mean([area(other) for other in others], axis=0)

@@ -6,6 +6,7 @@ import numpy as np
 from quantus import FaithfulnessCorrelation
 
 from unmask.case import Case
+from unmask.metrics._subsets import correlation, drops, sums
 from unmask.quantus_bridge import COMMON, in_token_space
 
 META = {
@@ -14,7 +15,7 @@ META = {
     "bounds": [-1.0, 1.0],
     "needs": ["removal"],
     "passes": {"forward": "1 + runs", "explanations": "0"},
-    "draws": {"correlation": "1 + runs"},  # the random subsets are the same for every explainer
+    "draws": {"ends": "1", "correlation": "runs"},
     "options": {"runs": 50, "share": 0.25},
     "ranges": {"runs": [3, None], "share": [0.0, 1.0]},
     "quantus": "FaithfulnessCorrelation",
@@ -31,7 +32,20 @@ def score(case: Case, runs: int, share: float) -> np.ndarray:
     maps = case.patch_maps.astype(np.float64)
     patches = maps[0].size
     subset = min(max(round(share * patches), 1), patches - 1)
-    metric = FaithfulnessCorrelation(
-        nr_runs=runs, subset_size=subset, perturb_baseline=0.0, abs=False, normalise=True, **COMMON
-    )
-    return in_token_space(metric, case, maps, softmax=False)
+    if case.engine == "quantus":
+        metric = FaithfulnessCorrelation(
+            nr_runs=runs, subset_size=subset, perturb_baseline=0.0, abs=False, normalise=True, **COMMON
+        )
+        return in_token_space(metric, case, maps, softmax=False)
+    removed = _drawn(case, runs, subset)
+    return correlation(sums(maps, removed), drops(case, removed, softmax=False))
+
+
+def _drawn(case: Case, runs: int, subset: int) -> np.ndarray:
+    """The subsets that Quantus draws, bool [N, runs, gh, gw]: from numpy's old generator, run by run."""
+    draws = np.random.RandomState(case.seed % 2**32)
+    removed = np.zeros((len(case), runs, np.prod(case.model.grid)), bool)
+    for run in range(runs):
+        for i in range(len(case)):
+            removed[i, run, draws.permutation(removed.shape[2])[:subset]] = True
+    return removed.reshape(len(case), runs, *case.model.grid)

@@ -1,19 +1,23 @@
-"""Pixel flipping by whole patches: how fast the target's probability falls as the most relevant patches go."""
+"""Pixel flipping by whole patches: how fast the target's probability falls as the most relevant patches go.
+
+Also known as deletion (RISE) and as selectivity (Montavon et al.): on patches they are this curve.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from unmask.case import Case
-from unmask.metrics._curves import area
+from unmask.metrics._curves import area, curves, most_first
 
 META = {
     "category": "faithfulness",
     "direction": "lower",
     "bounds": [0.0, 1.0],
     "needs": ["removal"],
-    "passes": {"forward": "patches // step", "explanations": "0"},
-    "shares": {"forward": {"morf": "patches // step"}},
+    "passes": {"forward": "patches // step + 1", "explanations": "0"},
+    "shares": {"forward": {"morf": "patches // step - 1"}},
+    "draws": {"ends": "2"},
     "options": {"step": 1},
     "ranges": {"step": [1, None]},
     "quantus": "PixelFlipping",
@@ -24,5 +28,10 @@ META = {
 
 
 def score(case: Case, step: int) -> np.ndarray:
-    """Area under the probability's curve, most relevant patch first: float64 [N] in [0, 1]."""
-    return area(case, case.ranks(case.patch_maps), step)
+    """Area under the probability's curve, most relevant patch first: float64 [N] in [0, 1].
+
+    The probability, not the logit: it is bounded, so areas of different images and models compare.
+    """
+    (points,) = curves(case, most_first(case), step=step)
+    case.trace("pixel_flipping", points)
+    return area(points)

@@ -8,26 +8,24 @@ from __future__ import annotations
 import numpy as np
 
 from unmask.case import Case
-from unmask.metrics._curves import area
+from unmask.metrics._curves import beside_random, most_first
 
 META = {
     "category": "faithfulness",
     "direction": "higher",
     "bounds": [None, 1.0],
     "needs": ["removal"],
-    "passes": {"forward": "patches // step * (1 + orders)", "explanations": "0"},
-    "shares": {"forward": {"morf": "patches // step"}},
-    "draws": {"random": "patches // step * orders"},
-    "options": {"orders": 2, "step": 1},
+    "passes": {"forward": "2 + (patches // step - 1) * (1 + orders)", "explanations": "0"},
+    "shares": {"forward": {"morf": "patches // step - 1"}},
+    "draws": {"ends": "2", "random": "(patches // step - 1) * orders"},
+    "options": {"orders": 4, "step": 1},
     "ranges": {"orders": [1, None], "step": [1, None]},
-    "chance": "0",
+    "chance": "about 0: a ratio to the mean of `orders` random orders",
     "citation": "Samek et al., Evaluating the Visualization of What a Deep Neural Network Has Learned, IEEE TNNLS 2017",
 }
 
 
 def score(case: Case, orders: int, step: int) -> np.ndarray:
     """1 - area / (mean area of `orders` random orders, the same for every explainer): float64 [N], at most 1."""
-    rng = np.random.default_rng(case.seed)
-    grid = case.patch_maps.shape
-    chance = np.mean([area(case, case.ranks(rng.random(grid)), step) for _ in range(orders)], axis=0)
-    return 1 - area(case, case.ranks(case.patch_maps), step) / chance
+    own, chance = beside_random(case, most_first(case), orders, step)
+    return 1 - own / chance
