@@ -24,6 +24,8 @@ def score(case: Case) -> np.ndarray:
     """Mean over the concepts in the image of P(value on the evidence > value on the concept): float64 [N] in [0, 1].
 
     Ties count half. Every kind of distractor weighs the same, a speck as much as a house, and a negative attribution
-    is as good as it is low: the order alone counts.
+    is as good as it is low: the order alone counts. NaN where the image lacks evidence or concepts.
     """
-    return np.nanmean([auc(case.pixel_maps, case.masks, pixels) for pixels in case.concepts.values()], axis=0)
+    areas = np.array([auc(case.pixel_maps, case.masks, pixels) for pixels in case.concepts.values()])
+    with np.errstate(invalid="ignore"):
+        return np.nansum(areas, axis=0) / np.isfinite(areas).sum(axis=0)

@@ -23,10 +23,10 @@ def score(case: Case) -> np.ndarray:
     """Positive attribution on the evidence over that on evidence and distractors: float64 [N] in [0, 1].
 
     The distractors are all concepts of the image. What lies on neither does not count: the background may have any
-    attribution. NaN where nothing is positive on either.
+    attribution. NaN where nothing is positive on either, or where the image lacks one of them.
     """
-    positive = np.maximum(case.pixel_maps, 0).astype(np.float64)
-    evidence = (positive * case.masks).sum((1, 2))
-    distractors = (positive * np.any(list(case.concepts.values()), axis=0)).sum((1, 2))
+    positive, others = np.maximum(case.pixel_maps, 0).astype(np.float64), np.any(list(case.concepts.values()), axis=0)
+    evidence, distractors = ((positive * pixels).sum((1, 2)) for pixels in (case.masks, others))
     with np.errstate(invalid="ignore"):
-        return evidence / (evidence + distractors)
+        share = evidence / (evidence + distractors)
+    return np.where(case.masks.any((1, 2)) & others.any((1, 2)), share, np.nan)

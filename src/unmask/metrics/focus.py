@@ -44,7 +44,7 @@ def _focus(metric: Focus, case: Case, draws: list[np.random.Generator]) -> np.nd
     images, masks, own = (np.stack(parts) for parts in zip(*made, strict=True))
     maps = case.explain(torch.from_numpy(images).to(case.images.device), case.targets, masks=masks)
     positive = np.maximum(maps, 0).astype(np.float64)
-    return np.where(positive.any((1, 2)), of_mosaics(metric, case, positive, own), np.nan)
+    return of_mosaics(metric, case, positive, own)
 
 
 def _mosaic(case: Case, row: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
