@@ -41,7 +41,12 @@ MANIFEST = {
     "seeds": {"base": 0},
     "code": {"digest": "b", "stages": {"score": "1", "explain": "1"}, "plugins": {"metrics": {"toy": "1"}}},
     "environment": {"python": "3.11.2", "platform": "x", "libraries": {"attrs": "1", "torch": "2.1"}, "lock": "c"},
-    "hashes": {"data": {"1_data/a": "1"}, "models": {"3/a": "1", "3/b": "1"}, "leaderboards": {}},
+    "hashes": {
+        "data": {"1_data/a": "1"},
+        "encoders": {"2/e.json": "1", "2/e": "1"},
+        "models": {"3/a": "1", "3/b": "1"},
+        "leaderboards": {},
+    },
     "hardware": {"cpu": "one", "gpus": []},
     "times": {},
     "commit": {"commit": "0123456789abcdef", "edited": False},
@@ -263,6 +268,7 @@ def test_what_made_two_runs_is_told_from_their_manifests(pair, capsys):
     other["code"]["stages"]["score"] = "2"
     other["environment"]["libraries"] = {"attrs": "2", "torch": "2.2"}
     other["hashes"]["models"]["3/b"] = "2"
+    other["hashes"]["encoders"]["2/e.json"] = "2"  # names the code, not the weights
     other["commit"] = None
     for folder, content in zip(pair, (MANIFEST, other), strict=True):
         content["hashes"]["leaderboards"] = {}

@@ -119,10 +119,14 @@ def _environment(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
 
 
 def _parting(first: dict[str, Any], second: dict[str, Any]) -> str:
-    """The first stage at which files of both runs differ, and which."""
+    """The first stage at which files of both runs differ, and which.
+
+    The side-cars of weights are left out: they name the code that trained, which may change and train the same.
+    """
     for section in hashes.SECTIONS:
         one, other = first.get(section, {}), second.get(section, {})
-        both = [name for name in one if name in other]
+        sidecars = section in ("encoders", "models")
+        both = [name for name in one if name in other and not (sidecars and name.endswith(".json"))]
         changed = [name for name in both if one[name] != other[name]]
         if changed:
             return f"they part at the {section}: {len(changed)} of {len(both)} files differ, the first is {changed[0]}"
