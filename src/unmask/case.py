@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,7 +28,16 @@ class _Known:
     value: Any
     passes: int
     seconds: float
-    asked: int  # the explainer, by number, that asked last
+    size: int  # bytes
+
+
+def _size(value: Any) -> int:
+    """Bytes of arrays, tensors, networks, and of lists and dicts of them."""
+    if isinstance(value, torch.nn.Module):
+        return sum(parameter.nbytes for parameter in value.parameters())
+    if isinstance(value, dict):
+        value = list(value.values())
+    return sum(map(_size, value)) if isinstance(value, (list, tuple)) else getattr(value, "nbytes", 0)
 
 
 class Shared:
@@ -35,13 +45,14 @@ class Shared:
 
     Each asker is charged what it would have cost alone, so that a metric's cost does not depend on what ran before it.
     `saved_passes` and `saved_seconds` sum what was charged for a value that was there already; passes of networks
-    other than the model, which nobody else counts, are among the former.
+    other than the model, which nobody else counts, are among the former. What was not asked for the longest is let go
+    where all would take more than `memory` bytes: the number of explainers and images does not matter.
     """
 
-    def __init__(self, model: torch.nn.Module):
-        self._model = model
-        self._known: dict[Hashable, _Known] = {}
-        self._explainer = 0
+    def __init__(self, model: torch.nn.Module, memory: int = 2**28):
+        self._model, self._memory = model, memory
+        self._known: OrderedDict[Hashable, _Known] = OrderedDict()
+        self._size = 0
         self.saved_passes, self.saved_seconds = 0, 0.0
 
     def get(self, key: tuple[Any, ...], compute: Callable[[], Any], model: torch.nn.Module | None = None) -> Any:
@@ -51,7 +62,7 @@ class Shared:
         """
         if key in self._known:
             known = self._known[key]
-            known.asked = self._explainer
+            self._known.move_to_end(key)
             self.saved_passes += known.passes
             self.saved_seconds += known.seconds
             return known.value
@@ -60,21 +71,16 @@ class Shared:
             value = compute()
         if model is not None:
             self.saved_passes += spent.total
-        self._known[key] = _Known(value, spent.total, time.perf_counter() - start, self._explainer)
+        known = self._known[key] = _Known(value, spent.total, time.perf_counter() - start, _size(value))
+        self._size += known.size
+        while self._size > self._memory and len(self._known) > 1:
+            self._size -= self._known.popitem(last=False)[1].size
         return value
 
-    def next_explainer(self) -> None:
-        """Drop the explanations of the last explainer, and what it did not ask for, such as curves of the one before.
-
-        What depends on draws alone is asked for by every explainer, and stays: memory does not grow with their number.
-        """
-        if any(known.asked == self._explainer for known in self._known.values()):
-            self._known = {
-                key: known
-                for key, known in self._known.items()
-                if key[0] != "explanation" and known.asked == self._explainer
-            }
-        self._explainer += 1
+    def forget(self, kind: str) -> None:
+        """Drop the values of a kind."""
+        self._known = OrderedDict((key, known) for key, known in self._known.items() if key[0] != kind)
+        self._size = sum(known.size for known in self._known.values())
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,7 @@ class Work:
         """Let go of what only one explainer's cells share."""
         self._maps.pop(name, None)
         if self._loaded is not None:
-            self._loaded.shared.next_explainer()
+            self._loaded.shared.forget("explanation")
 
     def _rejected(self, cell: Cell, count: int) -> dict[int, tuple[str, str]]:
         """(status, reason) of the images that a metric is not asked about, by row."""

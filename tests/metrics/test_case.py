@@ -54,25 +54,35 @@ def test_the_same_subsets_cost_the_next_explainer_nothing_and_it_is_charged_all_
     assert spent.total == 45
 
 
-def test_what_only_an_earlier_explainer_asked_for_is_let_go(tiny_vit):
-    shared = Shared(tiny_vit)
-    drawn, own = subsets(3, 2, 1), [subsets(3, 2, 2 + k) for k in range(6)]
-    sizes = []
-    for keep in own:
-        case = make_case(tiny_vit, np.zeros((3, *GRID)), removal="mean", shared=shared)
+def test_what_was_not_asked_for_the_longest_is_let_go_when_memory_is_full(tiny_vit):
+    each = 3 * 2 * 4 * 4  # bytes of the logits of 3 images, 2 subsets, 4 classes
+    shared = Shared(tiny_vit, memory=3 * each)
+    case = make_case(tiny_vit, np.zeros((3, *GRID)), removal="mean", shared=shared)
+    drawn = subsets(3, 2, 1)
+    for seed in range(2, 8):  # explainers with curves of their own and draws in common
         case.logits(drawn)
-        case.logits(keep)
-        shared.next_explainer()
-        sizes.append(len(shared._known))
-    assert sizes == [2] * 6
-    with counted(tiny_vit) as spent:
-        case.logits(drawn)
-    assert spent.total == 0
-    shared.next_explainer()
-    shared.next_explainer()  # an explainer without maps asks for nothing: what the others share stays
-    with counted(tiny_vit) as spent:
-        case.logits(drawn)
-    assert spent.total == 0
+        case.logits(subsets(3, 2, seed))
+    assert len(shared._known) == 3
+    assert shared._size == 3 * each
+
+    def spent(keep):
+        with counted(tiny_vit) as passes:
+            case.logits(keep)
+        return passes.total
+
+    assert [spent(subsets(3, 2, seed)) for seed in (7, 6)] == [0, 0]
+    assert spent(drawn) == 0
+    assert spent(subsets(3, 2, 5)) == 6
+
+
+def test_a_value_larger_than_the_memory_is_handed_out_and_explanations_are_forgotten(tiny_vit):
+    shared = Shared(tiny_vit, memory=1)
+    case = make_case(tiny_vit, np.zeros((3, *GRID)), removal="mean", shared=shared, explainer=lambda x, y: x.mean(1))
+    assert case.logits(subsets(3, 2)).shape == (3, 2, 4)
+    case.explain(case.images, case.targets)
+    shared.forget("explanation")
+    assert not shared._known
+    assert shared._size == 0
 
 
 def test_draws_are_the_same_for_every_explainer_and_differ_by_purpose_and_cell(tiny_vit):
