@@ -47,12 +47,16 @@ def run(config: Config, *, sample: int = 20, against: str | None = None, seed: i
 def _reference(config: Config, against: str | None, tolerance: float) -> Scores | Published:
     """What there is to compare with: scores if the folder has any, else its tables."""
     from unmask.verification.stored import Published, Scores
+    from unmask.verification.workshop import require
 
     folder = Path(against) if against else config.results
-    if not folder.is_dir():
-        raise UserError(f"'{folder}' is not a folder; give a folder of results, such as results/reference")
-    if against is None or any(Layout(folder).scores(model).is_dir() for model in config.models):
+    scored = any(Layout(folder).scores(model).is_dir() for model in config.models)
+    if against is None and not scored:
+        require(config, config.models)  # without a run there are no models either, which says more
+    if against is None or scored:
         return Scores(config, folder, tolerance)
+    if not folder.is_dir():
+        raise UserError(f"--against: '{folder}' is not a folder; give a folder of results, such as results/reference")
     tables = boards.tables_of(folder)
     for name in ("leaderboard", "by_domain"):  # the finest that there is
         if name in tables:

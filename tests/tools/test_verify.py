@@ -139,7 +139,7 @@ def test_a_score_that_became_a_failure_is_caught(results, verify):
     assert "stored failed (made up), now " in wrong
 
 
-@pytest.mark.parametrize("missing", ["3_finetune", "1_data", "2_pretrain"])
+@pytest.mark.parametrize("missing", ["3_finetune", "1_data", "2_pretrain", "."])
 def test_missing_weights_and_data_are_one_sentence(results, verify, missing):
     shutil.rmtree(results / missing)
     code, lines = verify(results)
@@ -155,7 +155,7 @@ def test_missing_weights_and_data_are_one_sentence(results, verify, missing):
     [
         (["--sample", "-1"], "--sample: -1 is not a number of cells; give 0 or more"),
         (["--tolerance", "1"], "--tolerance: 1 is not a share"),
-        (["--against", "nowhere"], "'nowhere' is not a folder"),
+        (["--against", "nowhere"], "--against: 'nowhere' is not a folder"),
     ],
 )
 def test_bad_input_is_one_sentence(results, verify, arguments, said):
