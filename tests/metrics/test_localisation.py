@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import quantus
 import torch
-from planted_cases import DIM, KEY, PATCH, SIZE, concepts, evidence, gallery, make_case, score
+from planted_cases import DIM, KEY, PATCH, SIZE, concepts, evidence, gallery, images, make_case, score
 from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
@@ -171,16 +171,16 @@ def halved(pixels):
 
 
 def recording(calls, answer):
-    def explainer(images, targets, **more):
-        calls.append((images.clone(), targets.clone(), more.get("masks")))
-        return answer(images)
+    def explainer(pixels, targets, **more):
+        calls.append((pixels.clone(), targets.clone(), more.get("masks")))
+        return answer(pixels)
 
     return explainer
 
 
 def test_focus_explains_mosaics_of_two_images_of_the_class_and_two_of_others(planted):
     calls, case = [], make_case(planted, np.zeros((5, *GRID)))
-    case.explainer = recording(calls, lambda images: images.mean(1))
+    case.explainer = recording(calls, lambda pixels: pixels.mean(1))
     score("focus", case)
     [(explained, targets, masks)] = calls
     assert torch.equal(targets, case.targets)
@@ -207,7 +207,7 @@ def test_focus_explains_mosaics_of_two_images_of_the_class_and_two_of_others(pla
 def test_focus_is_that_of_quantus(planted, seed):
     calls, case = [], make_case(planted, np.zeros((6, *GRID)), seed=seed)
     answers = torch.from_numpy(maps_of("normal", 6, seed) * 10.0 ** np.arange(-9, 3, 2)[:, None, None]).float()
-    case.explainer = recording(calls, lambda images: answers)
+    case.explainer = recording(calls, lambda pixels: answers)
     found = score("focus", case)
     bright = torch.stack([tiles_of(case, calls[0][0], i).flatten(0, 1).amax((1, 2, 3)) > DIM for i in range(6)])
     metric = quantus.Focus(
@@ -232,21 +232,21 @@ def test_focus_is_that_of_quantus(planted, seed):
 
 def test_focus_of_a_map_that_knows_the_class_is_one_of_one_that_does_not_a_half(planted):
     for answer, expected in (
-        (lambda images: (images.mean(1) > (DIM + 0.2) / 2).float(), 1),
-        (lambda images: (images.mean(1) < (DIM + 0.2) / 2).float(), 0),
-        (lambda images: torch.ones(len(images), *GRID), 0.5),
+        (lambda pixels: (pixels.mean(1) > (DIM + 0.2) / 2).float(), 1),
+        (lambda pixels: (pixels.mean(1) < (DIM + 0.2) / 2).float(), 0),
+        (lambda pixels: torch.ones(len(pixels), *GRID), 0.5),
     ):
         case = make_case(planted, np.zeros((8, *GRID)), explainer=recording([], answer))
         np.testing.assert_allclose(score("focus", case, mosaics=2), expected, atol=1e-6)
     generator = torch.Generator().manual_seed(0)
-    noise = recording([], lambda images: torch.randn(len(images), *GRID, generator=generator))
+    noise = recording([], lambda pixels: torch.randn(len(pixels), *GRID, generator=generator))
     found = score("focus", make_case(planted, np.zeros((400, *GRID)), explainer=noise))
     assert abs(found.mean() - 0.5) < 4 * found.std() / 20
 
 
 def test_focus_averages_different_mosaics_and_does_not_depend_on_the_mini_batch(planted):
     calls = []
-    case = make_case(planted, np.zeros((6, *GRID)), explainer=recording(calls, lambda images: images[:, 0] ** 2))
+    case = make_case(planted, np.zeros((6, *GRID)), explainer=recording(calls, lambda pixels: pixels[:, 0] ** 2))
     whole = score("focus", case, mosaics=3)
     assert len({fingerprint(explained) for explained, _, _ in calls}) == 3
     singles = []
@@ -265,7 +265,7 @@ def test_focus_without_a_partner_takes_the_image_twice_and_without_a_rival_is_sk
         np.zeros((1, *GRID)),
         images=whole.images[5:6],
         gallery=alone,
-        explainer=recording(calls, lambda images: images.mean(1)),
+        explainer=recording(calls, lambda pixels: pixels.mean(1)),
     )
     score("focus", case)
     tiles = tiles_of(case, calls[0][0]).flatten(0, 1)
@@ -281,7 +281,7 @@ def test_focus_without_positive_relevance_is_undefined_for_that_image_alone(plan
     answer = -np.ones((3, SIZE, SIZE), np.float32)
     answer[1] *= -1
     case = make_case(planted, np.zeros((3, *GRID)))
-    case.explainer = recording([], lambda images: torch.from_numpy(answer))
+    case.explainer = recording([], lambda pixels: torch.from_numpy(answer))
     np.testing.assert_array_equal(np.isnan(score("focus", case)), [True, False, True])
 
 
@@ -315,3 +315,38 @@ def test_chance_of_effective_complexity_is_as_declared(planted):
     found = score("effective_complexity", make_case(planted, np.random.default_rng(0).random((500, *GRID))))
     largest = 16 / 17  # of 16 uniform values, on average; the threshold is a tenth of it
     assert abs(found.mean() - 16 * (1 - 0.1 * largest)) < 4 * found.std() / 500**0.5
+
+
+def test_patches_needed_is_the_place_of_the_one_patch_that_decides(planted):
+    places = np.arange(1, 17)
+    maps = np.empty((16, 16))
+    for i, place in enumerate(places):  # the key patch is the `place`th most relevant
+        order = np.insert(np.delete(np.arange(16), KEY[0] * 4 + KEY[1]), place - 1, KEY[0] * 4 + KEY[1])
+        maps[i, order] = np.arange(16.0, 0.0, -1) - 8.5  # signed: the order counts, not the magnitude
+    case = make_case(planted, maps.reshape(16, *GRID), removal="zero")
+    np.testing.assert_allclose(score("patches_needed", case), places / 16)
+    np.testing.assert_allclose(score("patches_needed", case, step=4), np.ceil(places / 4) / 4)
+    assert (score("patches_needed", case, tolerance=1.0) == 0).all()  # from .86 or so to a half: .54 nats
+    found = score("patches_needed", make_case(planted, case.maps, removal="zero", engine="quantus"))
+    np.testing.assert_allclose(found, places / 16)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_patches_needed_is_a_plain_search_for_the_smallest_set(tiny_vit, seed):
+    pixels = images(8, seed)
+    with torch.no_grad():
+        predicted = tiny_vit(pixels).argmax(1)
+    case = make_case(tiny_vit, maps_of("normal", 8, seed), removal="zero", images=pixels, targets=predicted)
+    expected = []
+    for i in range(8):
+        order = np.argsort(-case.patch_maps[i].ravel())
+        likely = []
+        for kept in range(17):
+            keep = torch.zeros(1, 16, dtype=torch.bool)
+            keep[0, order[:kept].copy()] = True
+            with torch.no_grad():
+                logits = tiny_vit(case.removal.remove(case.images[i : i + 1], keep.reshape(1, *GRID)))
+            likely.append(logits.log_softmax(1)[0, predicted[i]].item())
+        expected.append(next(kept for kept in range(17) if likely[kept] >= likely[16]) / 16)
+    np.testing.assert_allclose(score("patches_needed", case, tolerance=0.0), expected)
+    assert len(set(expected)) > 2
