@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import metadata
 from typing import TYPE_CHECKING, Any
 
-from unmask import __version__, digest, registry
+from unmask import __version__, digest, manifest, registry
 from unmask.config import Config
 from unmask.files import read_json
 from unmask.layout import Layout
@@ -82,7 +82,7 @@ def environment(config: Config) -> dict[str, str]:
     """What ran it: versions, the config's hash and seed."""
     return {
         "unmask": __version__,
-        "config (hash)": digest.of(config.data),
+        "config (hash)": manifest.described(config)["digest"],
         "base seed": str(config["seed"]),
         "python": platform.python_version(),
         **digest.versions(*PACKAGES),
