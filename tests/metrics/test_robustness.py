@@ -182,7 +182,7 @@ def test_the_next_explainer_meets_the_same_noisy_images_and_their_logits_cost_it
         with counted(tiny_vit) as spent:
             for name in NOISE:
                 score(name, case)
-        shared.next_explainer()
+        shared.forget("explanation")
     assert spent.total == 0  # the second, which needs no pass to explain
     torch.testing.assert_close(met["pixels"], met["grey"], rtol=0, atol=0)
 
