@@ -1,5 +1,7 @@
 """Maps of the kinds that explainers make, and the classes that a model predicts for the cases' images."""
 
+import copy
+
 import numpy as np
 import torch
 from planted_cases import SIZE, images, make_case
@@ -33,6 +35,15 @@ def predicted(model):
 
 def case_of(model, kind, seed, removal, **changes):
     """A case whose targets are the model's predictions."""
-    return make_case(
-        model, maps_of(kind, seed), removal=removal, seed=100 + seed, **{"targets": predicted(model), **changes}
-    )
+    given = {"maps": maps_of(kind, seed), "targets": predicted(model), "seed": 100 + seed, **changes}
+    return make_case(model, removal=removal, **given)
+
+
+def fickle(model):
+    """A copy of a classifier whose prediction changes as patches go: no class is ahead by itself."""
+    model = copy.deepcopy(model)
+    present = torch.rand(64, 1, 4, 4, generator=torch.Generator().manual_seed(2)) < 0.5
+    halves = images(64, 1) * present.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    with torch.no_grad():
+        model.backbone.head.bias -= model(halves).mean(0)
+    return model
