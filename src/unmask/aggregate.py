@@ -24,6 +24,7 @@ from unmask.tables.about import KEY, about
 from unmask.tables.columns import BOARDS, LARGE
 from unmask.tables.comparisons import control_rows, ratio_rows
 from unmask.tables.entries import aliases, costs, describe, explainers, failures
+from unmask.tables.judged import read_judged
 from unmask.tables.read import Maps, read_accuracy, read_maps, read_scores
 from unmask.tables.submitted import marked
 
@@ -57,14 +58,17 @@ def run(config: Config) -> None:
     layout = Layout(config.results)
     own, accuracy, maps = read_scores(config, layout), read_accuracy(config, layout), read_maps(config, layout)
     scores, within = enter.enter(config, own), inside.read_inside(config, layout)
+    boards = leaderboards(config, scores, accuracy, maps)
     tables = {
-        **leaderboards(config, scores, accuracy, maps),
+        **boards,
         **questions.tables(
             config,
             scores,
             accuracy,
             {e.name: e.alias_of for e in explainers(config, aliases(maps)) if e.alias_of},
             within,
+            boards["chance"],
+            read_judged(config, layout),
         ),
         **inside.tables(config, within),
         "explainers": describe(config, maps),

@@ -21,34 +21,13 @@ from unmask.config import Config
 from unmask.errors import Skip
 from unmask.files import write_table
 from unmask.scoring import Cell, Work, explainer_settings, kept_cells, typed
+from unmask.tables.judged import JUDGED
 from unmask.time_limit import time_limit
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-COLUMNS = {
-    "domain": "str",
-    "encoder": "str",
-    "mask_ratio": "float64",
-    "pretrain_seed": "int64",
-    "finetune_seed": "int64",
-    "explainer": "str",
-    "metric": "str",
-    "category": "str",
-    "direction": "str",
-    "removal": "object",
-    "test": "str",
-    "strength": "str",
-    "repeat": "int64",
-    "image_id": "str",
-    "changed": "bool",
-    "score": "float64",
-    "status": "str",
-    "reason": "object",
-    "passes": "float64",
-    "seconds": "float64",
-}
 # Images are in [0, 1] and cut to it: half a grey level of 8 bits, and noise that leaves next to nothing. Weights are
 # multiplied by normal draws around 1 with this standard deviation, as in MetaQuantus.
 STRENGTHS = {
@@ -100,8 +79,8 @@ def run(config: Config, work: Work, entries: list[str], path: Path) -> None:
     import pandas as pd
 
     tables = list(_tables(config, work, judged(config, entries), path.parent / "cells"))
-    whole = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
-    write_table(path, typed(whole, COLUMNS))
+    whole = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(JUDGED))
+    write_table(path, typed(whole, JUDGED))
 
 
 def _tables(config: Config, work: Work, entries: list[str], folder: Path) -> Iterator[pd.DataFrame]:
@@ -165,7 +144,7 @@ class _Under:
         tables = [twin.score(cell)[0] for cell in cells]
         twin.finish(entry)
         named = vars(self._condition)
-        return [rows.assign(**named, changed=self._changed[: len(rows)])[list(COLUMNS)] for rows in tables]
+        return [rows.assign(**named, changed=self._changed[: len(rows)])[list(JUDGED)] for rows in tables]
 
     def _perturbed(self) -> Work:
         import torch

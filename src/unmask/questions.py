@@ -3,7 +3,8 @@
 `friedman`: do the explainers of a scope differ under a metric, and what difference could have been seen? `pairwise`:
 which two differ? `critical_difference`: average ranks, and who cannot be told apart. `agreement`: which metrics rank
 alike? `stability`: does the ranking hold between encoders, domains, seeds, removals, images? `ratio_effects`: does the
-mask ratio change how good explanations are? `hypotheses`: what became of H1-H13.
+mask ratio change how good explanations are? `hypotheses`: what became of H1-H13. `metric_quality`: which metrics can
+be trusted?
 
 Everywhere the unit is the test image: its scores under several models are averaged or resampled together. Aliases
 take no part, and neither do variants of metrics.
@@ -109,8 +110,24 @@ COLUMNS = {
         "verdict",
         "reason",
     ],
+    "metric_quality": [
+        *_SCOPE,
+        "encoder",
+        *_METRIC,
+        *("reliability", "reliability_low", "reliability_high"),
+        *("alpha", "alpha_low", "alpha_high"),
+        *("images", "explainers"),
+        *("iac_nr", "iac_ar", "iec_nr", "iec_ar"),
+        *("mc_input", "mc_model", "mc", "mc_sd"),
+        *("changed_minor", "changed_disruptive"),
+        *("judged_images", "judged_explainers"),
+        *("separated", "models"),
+    ],
 }
-WHOLE = {"stability": dict.fromkeys(("agreed", "reversed", "pairs"), "Int64")}  # numbers that some rows do not have
+WHOLE = {  # numbers that some rows do not have
+    "stability": dict.fromkeys(("agreed", "reversed", "pairs"), "Int64"),
+    "metric_quality": dict.fromkeys(("judged_images", "judged_explainers"), "Int64"),
+}
 
 
 def tables(
@@ -119,14 +136,21 @@ def tables(
     accuracy: pd.DataFrame,
     aliases: dict[str, str],
     inside: Inside | None = None,
+    chance: pd.DataFrame | None = None,
+    judged: pd.DataFrame | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Every table by name; `aliases` maps an entry to the one whose maps it has, `inside` is for the hypotheses."""
+    """Every table by name; `aliases` maps an entry to the one whose maps it has, `inside` is for the hypotheses.
+
+    `chance` (the leaderboards' table) and `judged` (what stage 5 judges metrics by) are for `metric_quality`, which is
+    empty without them.
+    """
     import pandas as pd
 
     from unmask.statistics.agreement import agreement_rows
     from unmask.statistics.critical import critical_rows
     from unmask.statistics.hypotheses import hypothesis_rows
     from unmask.statistics.pairwise import friedman_rows, pairwise_rows
+    from unmask.statistics.quality import quality_rows
     from unmask.statistics.ratio_effects import ratio_rows
     from unmask.statistics.stability import stability_rows
     from unmask.statistics.study import study
@@ -143,6 +167,7 @@ def tables(
         "stability": stability_rows(computed),
         "ratio_effects": ratio_rows(computed, accuracy),
         "hypotheses": hypothesis_rows(computed, accuracy, inside),
+        "metric_quality": [] if chance is None or judged is None else quality_rows(computed, chance, judged),
     }
     return {
         name: pd.DataFrame(rows[name], columns=columns).astype(WHOLE.get(name, {})) for name, columns in COLUMNS.items()

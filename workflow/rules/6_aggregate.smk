@@ -17,6 +17,7 @@ TABLES = (
     "stability",
     "ratio_effects",
     "hypotheses",
+    "metric_quality",
     "inside",
     "missingness",
     "cka",
