@@ -335,6 +335,33 @@ def test_stage_4_hands_over_to_stage_5(results):
     assert moved["random_patch"] > 0.3
 
 
+def test_other_networks_and_classes_are_explained_with_the_same_draws(results):
+    """So that a map of luck fails the gates, and one by sampling is not called sensitive to its samples."""
+    layout = Layout(results)
+    images = read_arrays(layout.domain("defect") / "test.safetensors")
+    write_arrays(layout.domain("defect") / "train.safetensors", images)
+    gates = ["mprt", "efficient_mprt", "smooth_mprt", "random_logit", "input_invariance"]
+    entries = ["saliency", "input_x_gradient", "random_patch", "random_pixel", "rise", "gradient_shap"]
+    settings = config(results, entries, [*gates, "max_sensitivity"])
+    explain.run(settings, **JOB)
+    table = run(settings)
+    assert set(table["status"]) == {"ok"}
+    scores = table.pivot_table(index="explainer", columns="metric", values="score", aggfunc=["min", "max"])
+    for control in ("random_patch", "random_pixel"):
+        for name in gates:
+            for least_or_most in ("min", "max"):
+                expected = 0 if name == "efficient_mprt" else 1
+                assert scores.loc[control, (least_or_most, name)] == pytest.approx(expected, abs=1e-6), name
+        assert scores.loc[control, ("min", "max_sensitivity")] > 0.1  # whose draws are new for every input
+    for name in ("saliency", "rise", "gradient_shap"):
+        assert scores.loc[name, ("min", "input_invariance")] > 0.999
+        assert scores.loc[name, ("min", "mprt")] < 0.999
+    assert scores.loc["input_x_gradient", ("max", "input_invariance")] < 0.9
+    passes = table.groupby(["explainer", "metric"])["passes"].first()
+    assert passes["saliency", "mprt"] == 3 * 3  # its map of the model itself is that of stage 4
+    assert passes["gradient_shap", "mprt"] == 4 * 3 * 16
+
+
 TRACING = '''"""A metric that keeps two curves, one of which depends on no map."""
 import numpy as np
 
