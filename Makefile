@@ -39,9 +39,10 @@ reference: $(READY)  ## Publish the default run's small tables and manifest to r
 test: $(READY)  ## Run all tests
 	$(BIN)/python -m pytest
 
-docs: $(READY)  ## Write docs/explainers.md anew from the explainers' META
+docs: $(READY)  ## Write docs/explainers.md and docs/metrics.md anew from the plug-ins
 	@mkdir -p docs
 	$(BIN)/unmask list explainers --markdown > docs/explainers.md
+	$(BIN)/unmask list metrics --markdown > docs/metrics.md
 
 lint: $(READY)  ## Check style and the workflow
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""`unmask list` shows what META says, and docs/explainers.md is up to date with it."""
+"""`unmask list` shows what the plug-ins say, and docs/explainers.md and docs/metrics.md are up to date with it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from unmask.cli import main
 
 ROOT = Path(__file__).parents[2]
 EXPLAINERS = registry.available("explainers")
+METRICS = registry.available("metrics")
 
 
 def test_the_table_shows_what_one_chooses_by(monkeypatch, capsys):
@@ -46,9 +47,10 @@ def test_the_table_shows_what_one_chooses_by(monkeypatch, capsys):
     assert len(rows) == len(EXPLAINERS)
 
 
-def test_the_page_of_the_explainers_is_up_to_date():
-    page = (ROOT / "docs" / "explainers.md").read_text(encoding="utf-8")
-    assert page == listing.page("explainers", []), "docs/explainers.md is not what META says: run `make docs`"
+@pytest.mark.parametrize("kind", ["explainers", "metrics"])
+def test_the_page_is_up_to_date(kind):
+    page = (ROOT / "docs" / f"{kind}.md").read_text(encoding="utf-8")
+    assert page == listing.page(kind, []), f"docs/{kind}.md is not what the plug-ins say: run `make docs`"
 
 
 @pytest.mark.parametrize("name", sorted(EXPLAINERS))
@@ -79,7 +81,46 @@ def test_the_page_groups_by_family_and_says_what_applies(tmp_path):
     assert "| `masks` | 4 | 1 or more |\n| `share` | 0.5 | 0 to 1 |\n| `fill` | red | red, grey |" in page
 
 
-@pytest.mark.parametrize("kind", ["metrics", "removals", "domains"])
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_the_page_of_the_metrics_has_all_that_is_known(name):
+    plugin = METRICS[name]
+    chapter, entry = listing.page("metrics", []).split(f"\n### {name}\n")
+    entry = entry.split("\n#")[0]
+    title = [line for line in chapter.splitlines() if line.startswith("## ")][-1]
+    assert title.removeprefix("## ") == listing.CATEGORIES[plugin.meta["category"]]
+    shown = " ".join(entry.replace("\\", "").split())
+    for text in (plugin.load().__doc__, plugin.load().score.__doc__, plugin.meta["citation"], plugin.meta["chance"]):
+        for paragraph in text.split("\n\n"):
+            assert " ".join(paragraph.split()) in shown
+    for option, default in plugin.options.items():
+        assert f"| `{option}` | {default} |" in entry
+    [row] = [line for line in chapter.splitlines() if line.startswith(f"| [`{name}`](#{name}) | ")]
+    cells = [cell.strip() for cell in row.strip("|").split(" | ")]
+    assert cells[1] == plugin.meta["direction"]
+    assert cells[3] == ("gate" if plugin.meta.get("gate") else "rank")
+    assert cells[-1] == (", ".join(plugin.meta["needs"]) or "-")
+
+
+def test_a_metrics_file_is_shown_as_it_is_written(tmp_path):
+    own = tmp_path / "mine.py"
+    own.write_text(
+        '"""A *rough* score.\n\nOf <maps> and a_b, 2 * 3, `x*y`.\n"""\n'
+        'META = {"kind": "metrics", "category": "zeta", "direction": "lower", "gate": True, "pass": {"below": 0.5}, '
+        '"bounds": [None, 1.0], "needs": ["masks"], "passes": {"forward": "2 * n", "explanations": "0"}, '
+        '"options": {"n": 3}, "chance": "1/3", "quantus": "Focus", "citation": "me"}\n\n\n'
+        'def score(case, n):\n    """Twice n:\n    float64 [N].\n\n    Beware of _this_ and _that.\n    """\n'
+    )
+    page = listing.page("metrics", [str(own)])
+    assert [line for line in page.splitlines() if line.startswith("## ")][-1] == "## zeta"
+    assert "| [`mine`](#mine) | lower | 1 or less | gate | 2 * n forward | masks |" in page
+    assert page.split("### mine\n")[1] == (
+        "\nA \\*rough\\* score.\n\nOf \\<maps> and a_b, 2 * 3, `x*y`.\n\nTwice n: float64 [N].\n\n"
+        "Beware of \\_this\\_ and \\_that.\n\n| option | default | allowed |\n|---|---|---|\n| `n` | 3 | any |\n\n"
+        "Better: lower; chance level: 1/3; in Quantus: `Focus`; passes: below 0.5.\n\nme.\n"
+    )
+
+
+@pytest.mark.parametrize("kind", ["removals", "domains"])
 def test_other_kinds_are_a_table(kind):
     header, _, *rows = listing.page(kind, []).splitlines()[2:]
     assert header.startswith("| id | ")

@@ -25,9 +25,8 @@ META = {
 def score(case: Case) -> np.ndarray:
     """P(value of an evidence pixel > value of another pixel), ties counting half: float64 [N] in [0, 1].
 
-    The only localisation metric here whose chance level does not depend on the evidence's size. It reads the order of
-    all pixels alike, so a map that is right at its few highest ones gains little from that. NaN without evidence or
-    where all is evidence.
+    The chance level does not depend on the evidence's size. The order of all pixels counts alike, so a map that is
+    right at its few highest ones gains little from that. NaN without evidence or where all is evidence.
     """
     if case.engine == "quantus":
         metric = AUC(abs=False, normalise=False, **COMMON)
