@@ -13,7 +13,7 @@ import sys
 from unmask import __version__
 from unmask.errors import UserError
 
-MODULES = {"figures": "figures.command"}
+MODULES = {"figures": "figures.command", "inside": "internals.command"}
 
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +60,23 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--exact", action="store_true", help="let intervals excuse nothing")
     parser.add_argument("--csv", metavar="FILE", help="write every difference to a table")
+
+
+def _inside_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", dest="config_file", default="config.yaml", help="the config file (default: config.yaml)"
+    )
+    parser.add_argument("--domain")
+    parser.add_argument("--encoder")
+    parser.add_argument("--pretrain-seed", type=int, default=0)
+    parser.add_argument("--finetune-seed", type=int, default=0)
+    alone = parser.add_argument_group("a checkpoint alone, without a config")
+    alone.add_argument("--model", help="a model.safetensors or encoder.safetensors with its JSON side-car")
+    alone.add_argument("--images", metavar="FOLDER", help="images, or a folder per class (default: its test split)")
+    alone.add_argument("--what", nargs="+", metavar="NAME", help="such as attention,cka (default: all there is)")
+    alone.add_argument("--most", type=int, default=100, metavar="N", help="images to take (default: 100)")
+    alone.add_argument("--output", metavar="FOLDER", help="write the tables with intervals there, as CSV")
+    alone.add_argument("--device", default="auto", help="auto, cpu, cuda:0 (default: auto)")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -110,7 +127,9 @@ def parser() -> argparse.ArgumentParser:
         stage = command(name, text)
         _model_arguments(stage)
         stage.add_argument("--group", required=True)
-    _model_arguments(command("inside", "stage 5, beside the scores: attention, features and missingness of a model"))
+    _inside_arguments(
+        command("inside", "stage 5, beside the scores: what is inside a model, or any checkpoint", config=False)
+    )
     command("aggregate", "stage 6: leaderboards with intervals from all scores")
     command("report", "stage 7: figures and the page")
     command("manifest", "write results/manifest.json: config, hashes, code, environment, seeds and times of a run")

@@ -52,10 +52,7 @@ MISSINGNESS = ("removal", "fraction", "quantity", "image_id", "value", "status",
 
 def settings(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetune_seed: int) -> dict[str, Any]:
     """All of the config, the code and the libraries that the tables depend on, beside the files read."""
-    plugins = [
-        registry.find("explainers", ATTRIBUTION),
-        *(registry.find("removals", name, config.plugins) for name in removals_of(config)),
-    ]
+    plugins = [registry.find("explainers", ATTRIBUTION), *_removals(config)]
     return {
         "seed": [config["seed"], pretrain_seed, finetune_seed],
         "model": ModelId(domain, encoder, pretrain_seed, finetune_seed).folder,
@@ -66,12 +63,6 @@ def settings(config: Config, *, domain: str, encoder: str, pretrain_seed: int, f
         "code": digest.code("unmask.inside"),
         "versions": digest.versions(*LIBRARIES),
     }
-
-
-def removals_of(config: Config) -> list[str]:
-    """The removals whose missingness is measured, all there are unless `inside.removals` names some."""
-    chosen = config["inside"]["removals"]
-    return sorted(registry.available("removals", config.plugins)) if chosen is None else chosen
 
 
 def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetune_seed: int) -> None:
@@ -100,11 +91,11 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
                 families,
                 train=train,
                 keep=keep[:, HALF, 0],
-                maps=_attributions(model) if phase == "after" else None,
+                maps=attributions(model) if phase == "after" else None,
                 neighbours=config["inside"]["neighbours"],
             )
     with counted(model) as spent["missingness"]:
-        missing = _missingness(config, model, test, keep, ids) if "missingness" in families else []
+        missing = removal_rows(_removals(config), model, test, keep, ids) if "missingness" in families else []
     folder = Layout(config.results).inside(model_id)
     write_arrays(
         folder / "grams.safetensors",
@@ -179,7 +170,7 @@ def _before(
     return model.eval().requires_grad_(False).to(device)
 
 
-def _attributions(model: Classifier | ConvClassifier):
+def attributions(model: Classifier | ConvClassifier):
     """A function of images [n, 3, H, W]: what the model's own predictions are attributed to, [n, gh, gw], signed."""
     import torch
 
@@ -205,23 +196,37 @@ def _subsets(config: Config, domain: str, images: int, grid: tuple[int, int]) ->
     return subsets(generator, images, config["inside"]["subsets"], grid)
 
 
-def _missingness(
-    config: Config, model: Classifier | ConvClassifier, test: Labelled, keep: torch.Tensor, ids: list[str]
+def _removals(config: Config) -> list[registry.Plugin]:
+    """The removals whose missingness is measured, all there are unless `inside.removals` names some."""
+    known = registry.available("removals", config.plugins)
+    return [known[name] for name in config["inside"]["removals"] or sorted(known)]
+
+
+def removal_rows(
+    plugins: list[registry.Plugin],
+    model: Classifier | ConvClassifier,
+    test: Labelled,
+    keep: torch.Tensor,
+    ids: list[str],
 ) -> list[dict[str, Any]]:
-    """The rows of every removal; one that does not apply, or that raises, is a row with the reason."""
+    """The rows of every removal, for subsets to keep [N, fractions, repeats, gh, gw] of which the first keep all.
+
+    A removal that does not apply, or that raises, is a row with the reason.
+    """
     import torch
 
     from unmask import removals
     from unmask.internals import missingness
 
-    labels = torch.from_numpy(test.labels)
+    labels = None if test.labels is None else torch.from_numpy(test.labels)
     patches = keep.shape[-2] * keep.shape[-1]
     fractions = [count / patches for count in missingness.counts(patches)]
     whole = [one[:, 0] for one in missingness.answers(model, None, test.images, keep[:, 0])]
     rows: list[dict[str, Any]] = []
-    for name in removals_of(config):
+    for plugin in plugins:
+        name = plugin.id
         try:
-            removal = removals.bind(registry.find("removals", name, config.plugins), model)
+            removal = removals.bind(plugin, model)
             probabilities, features = missingness.answers(model, removal, test.images, keep[:, 1:].flatten(1, 2))
             found = [missingness.measures(*(one[:, None] for one in whole), *whole, labels)]
             for step in zip(

@@ -45,10 +45,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images float32 [N, 3, H, W] in [0, 1] on the model's device, and labels int64 [N]."""
+    """Images float32 [N, 3, H, W] in [0, 1] on the model's device, and labels int64 [N], None where not known."""
 
     images: torch.Tensor
-    labels: np.ndarray
+    labels: np.ndarray | None
 
 
 def measure(
@@ -68,7 +68,7 @@ def measure(
     maps   images [n, 3, H, W] to attributions [n, gh, gw], signed; None = the model makes no decisions
     """
     work = _Work(model, Found(), set(families))
-    work.leave_out(train, keep, maps)
+    work.leave_out(train is not None and test.labels is not None, keep, maps)
     if work.families & ONE_PASS:
         _one_pass(work, test, train, maps, neighbours)
     work.attempt("mask_token", lambda: _masked(work, test.images, keep))
@@ -82,7 +82,7 @@ class _Work:
     families: set[str]
     parts: dict[tuple[str, int], list[torch.Tensor]] = field(default_factory=dict)
 
-    def leave_out(self, train: Labelled | None, keep: torch.Tensor | None, maps: object) -> None:
+    def leave_out(self, labelled: bool, keep: torch.Tensor | None, maps: object) -> None:
         """Say of the families that do not apply to the model why."""
         if self.model.arch != "vit":
             for family in ("attention", "attribution", "mask_token"):
@@ -93,8 +93,8 @@ class _Work:
             self.skip("mask_token", "no patches were chosen to be masked")
         if maps is None:
             self.skip("attribution", "the encoder makes no decisions before it is fine-tuned")
-        if train is None:
-            self.skip("probes", "there are no labelled training images")
+        if not labelled:
+            self.skip("probes", "there are no labelled images to fit and to test them on")
 
     def skip(self, family: str, reason: str, status: str = "skipped") -> None:
         """Leave a family out for a reason, the first of several."""

@@ -100,11 +100,12 @@ def measures(
     features: torch.Tensor,
     whole_probabilities: torch.Tensor,
     whole_features: torch.Tensor,
-    labels: torch.Tensor,
+    labels: torch.Tensor | None,
 ) -> dict[str, torch.Tensor]:
     """Every quantity of one operator at one fraction, means over an image's R subsets: float64 [N] each.
 
-    Probabilities [N, R, C] and features [N, R, D] of the subsets, [N, C] and [N, D] of the whole images, labels [N].
+    Probabilities [N, R, C] and features [N, R, D] of the subsets, [N, C] and [N, D] of the whole images, labels [N]
+    (None = no accuracy).
     """
     predictions = probabilities.argmax(-1)
     values = {
@@ -112,8 +113,9 @@ def measures(
         "class_entropy": class_entropy(predictions, probabilities.shape[-1]),
         "unchanged_prediction": unchanged(predictions, whole_probabilities.argmax(-1)),
         "feature_distance": feature_distance(features, whole_features),
-        "accuracy": unchanged(predictions, labels),
     }
+    if labels is not None:
+        values["accuracy"] = unchanged(predictions, labels)
     return {name: value.mean(1) for name, value in values.items()}
 
 
