@@ -32,9 +32,10 @@ class _Known:
 
 
 def _size(value: Any) -> int:
-    """Bytes of arrays, tensors, networks, and of lists and dicts of them."""
-    if isinstance(value, torch.nn.Module):
-        return sum(parameter.nbytes for parameter in value.parameters())
+    """Bytes of arrays and tensors, and of lists and dicts of them.
+
+    Networks count for nothing: there are a few, however many images and explainers, and one would drive out all else.
+    """
     if isinstance(value, dict):
         value = list(value.values())
     return sum(map(_size, value)) if isinstance(value, (list, tuple)) else getattr(value, "nbytes", 0)

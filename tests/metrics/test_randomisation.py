@@ -197,6 +197,15 @@ def test_networks_are_made_once_for_all_gates_and_explainers_and_no_global_gener
         assert torch.equal(was, now)
 
 
+def test_networks_drive_out_nothing_that_metrics_share(tiny_vit):
+    shared = Shared(tiny_vit, memory=1000)
+    case = make_case(tiny_vit, np.zeros((1, *GRID)), shared=shared)
+    small = shared.get(("small",), lambda: np.zeros(100))
+    made = _networks.cascade(case, 3)
+    assert shared.get(("small",), lambda: None) is small
+    assert all(one is other for one, other in zip(made, _networks.cascade(case, 3), strict=True))
+
+
 def test_a_model_without_weights_is_skipped(planted):
     with pytest.raises(Skip, match="no weights"):
         score("mprt", make_case(planted, np.zeros((1, *GRID)), explainer=lambda images, targets, **_: images.mean(1)))
