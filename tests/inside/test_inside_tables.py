@@ -216,6 +216,38 @@ def test_the_same_files_give_the_same_bytes(config, found):
     assert all(again[name].to_csv() == table.to_csv() for name, table in found.items())
 
 
+def test_effects_are_the_differences_of_the_same_images_and_the_slope_over_the_ratio(tmp_path):
+    def shift(domain, encoder, phase, quantity, layer):
+        return 2.0 * RATIOS.get(encoder, 0.0) if quantity == "high_frequency" and phase == "after" else 0.0
+
+    config = plant(configuration(tmp_path), shift, lambda encoder, *rest: 0.3 if encoder == "simmim_30" else 0.0)
+    _, found = made(config)
+    table = found["inside_effects"]
+    keys = {"domain": "medical", "phase": "after", "quantity": "high_frequency", "layers": "mean over layers"}
+    images = []
+    for encoder in (*RATIOS, "scratch"):
+        model = next(m for m in config.models if (m.domain, m.encoder) == ("medical", encoder))
+        rows = pick(pd.read_parquet(Layout(config.results).inside(model) / "layers.parquet"), phase="after")
+        rows = rows[(rows["quantity"] == "high_frequency") & (rows["layer"] > 0)]
+        images.append(rows.groupby("image_id", observed=True)["value"].mean())
+    for place, encoder in enumerate(RATIOS):
+        row = pick(table, **keys, contrast="difference", encoder=encoder).iloc[0]
+        difference = images[place] - images[-1]
+        assert row["estimate"] == pytest.approx(difference.mean())
+        half = t(IMAGES - 1).ppf(0.975) * difference.std() / np.sqrt(IMAGES)
+        assert row["high"] - row["estimate"] == pytest.approx(half, rel=0.15)
+        assert (row["reference"], row["verdict"], row["n"]) == ("scratch", "higher", IMAGES)
+    slope = pick(table, **keys, contrast="slope").iloc[0]
+    means = [one.mean() for one in images[:-1]]
+    assert slope["estimate"] == pytest.approx(0.1 * np.polyfit(list(RATIOS.values()), means, 1)[0])
+    before = pick(table, domain=None, phase="before", quantity="high_frequency", contrast="slope")
+    assert before["estimate"].abs().max() < 0.02
+    curve = pick(table, domain=None, removal="blur", quantity="class_entropy", encoder="simmim_30").iloc[0]
+    assert curve["estimate"] == pytest.approx(0.3, abs=0.02)
+    masked = pick(table, domain=None, removal="mask_token", quantity="class_entropy")
+    assert set(masked["contrast"]) == {"slope"}, "the model from scratch has no mask token to compare with"
+
+
 def verdicts(config):
     inside, _ = made(config)
     from unmask.statistics.hypotheses import HYPOTHESES

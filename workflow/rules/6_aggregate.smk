@@ -20,6 +20,7 @@ TABLES = (
     "metric_quality",
     "inside",
     "missingness",
+    "inside_effects",
     "cka",
 )
 

@@ -10,6 +10,7 @@ from unmask.internals.catalogue import MISSINGNESS, QUANTITIES
 from unmask.layout import Layout
 from unmask.page.embed import records
 from unmask.statistics.hypotheses import HYPOTHESES
+from unmask.statistics.inside_effects import OVER_LAYERS
 from unmask.statistics.inside_hypotheses import TESTS
 
 if TYPE_CHECKING:
@@ -29,8 +30,10 @@ def inside(config: Config, layout: Layout, hypotheses: pd.DataFrame | None) -> d
     known = set(layers.loc[layers["status"] == "ok", "quantity"])
     return {
         "images": config["inside"]["images"],
+        "one_seed": len(config["seeds"]["pretrain"]) * len(config["seeds"]["finetune"]) == 1,
         "answers": answers(hypotheses),
         "removals": removals(config, curves),
+        "effects": effects(layout),
         "columns": {name: MISSINGNESS[name] for name in SHOWN},
         "quantities": [about for name, about in QUANTITIES.items() if name in known],
         "missing": missing(layers),
@@ -58,6 +61,24 @@ def removals(config: Config, curves: pd.DataFrame) -> list[dict[str, Any]]:
         ]
         rows += sorted(parts, key=lambda row: -row[SHOWN[0]]["value"])
     return rows
+
+
+def effects(layout: Layout) -> dict[str, Any] | None:
+    """What pretraining changes in the fine-tuned models, means over layers, all domains pooled; None if it is empty."""
+    path = layout.leaderboards / "inside_effects.csv"
+    table = read_table(path) if path.exists() else None
+    if table is None or table.empty:
+        return None
+    table = table[table["domain"].isna() & (table["phase"] == "after") & table["removal"].isna()]
+    table = table[table["layers"] == OVER_LAYERS]
+    named = table["encoder"].where(table["contrast"] == "difference", table["encoder"] + ", slope")
+    columns = list(dict.fromkeys(named))
+    rows = []
+    for quantity, part in table.assign(column=named).groupby("quantity", sort=False):
+        title = QUANTITIES[quantity].title if quantity in QUANTITIES else quantity.replace("_", " ")
+        cells = {row["column"]: row for row in records(part)}
+        rows.append({"title": title, "cells": [cells.get(column) for column in columns]})
+    return {"columns": columns, "rows": rows}
 
 
 def missing(layers: pd.DataFrame) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from unmask.statistics.inside import (
     layer_rows,
     missingness_rows,
 )
+from unmask.statistics.inside_effects import effect_rows
 from unmask.statistics.study import Study
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ _WHY = ["status", "reason"]
 COLUMNS = {
     "inside": ["domain", "encoder", "mask_ratio", "phase", "quantity", "unit", "layer", "head", *_BOUNDS, *_WHY],
     "missingness": ["domain", "encoder", "mask_ratio", "removal", "quantity", "unit", "fraction", *_BOUNDS, *_WHY],
+    "inside_effects": [
+        *("domain", "phase", "quantity", "layers", "removal", "contrast", "encoder", "reference"),
+        *("estimate", "low", "high", "effect", "verdict", "n", "seeds"),
+    ],
     "cka": ["domain", "encoder_a", "phase_a", "layer_a", "encoder_b", "phase_b", "layer_b", *_BOUNDS],
 }
 _WHOLE = ("layer", "head", "n", "seeds", "layer_a", "layer_b")
@@ -48,6 +53,7 @@ def tables(config: Config, inside: Inside | None) -> dict[str, pd.DataFrame]:
         rows = {
             "inside": list(layer_rows(config, inside)),
             "missingness": list(missingness_rows(inside)),
+            "inside_effects": list(effect_rows(inside)),
             "cka": list(cka_rows(inside)),
         }
     made = {name: pd.DataFrame(rows[name], columns=columns) for name, columns in COLUMNS.items()}
