@@ -17,6 +17,7 @@ import torch
 from unmask import contract, data, passes, registry, removals
 from unmask.case import Case, Gallery
 from unmask.contract import IMAGES, PATCH, SIZE, Breach
+from unmask.contract.state import compare, model_state
 from unmask.device import resolve
 from unmask.errors import Skip, UserError
 from unmask.patches import to_pixels
@@ -144,6 +145,7 @@ def _explainer(report: Report, plugin: Plugin, plugins: list[Path]) -> None:
 def _metric(report: Report, plugin: Plugin, plugins: list[Path]) -> None:
     if report.holds(describes_a_metric) and report.holds(takes_a_case) and report.holds(gives_scores):
         report.holds(draws_by_the_case_alone)
+        report.holds(leaves_the_model_to_the_next_metric)
         report.holds(costs_the_declared_passes)
 
 
@@ -207,6 +209,14 @@ def draws_by_the_case_alone(plugin: Plugin) -> None:
     contract.seed_globally(8)
     if not np.array_equal(first, _scores(plugin, _case(plugin))):
         raise Breach("two runs differ; draw from a generator seeded by case.seed and from nothing else")
+
+
+def leaves_the_model_to_the_next_metric(plugin: Plugin) -> None:
+    """The model is left as found: weights, mode, hooks, gradients, attributes."""
+    case = _case(plugin)
+    before = model_state(case.model)
+    _scores(plugin, case)
+    compare(before, model_state(case.model))
 
 
 def costs_the_declared_passes(plugin: Plugin) -> None:

@@ -275,7 +275,7 @@ class Work:
                             self._ask_batch(cell, part, outcome)
             except Skip as skip:
                 outcome.failure = "skipped", str(skip)
-            except Exception as error:  # whatever a metric raises costs its own cell
+            except (Exception, SystemExit) as error:  # whatever a metric raises costs its own cell
                 outcome.failure = "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"
         seconds = time.perf_counter() - start
         print(
@@ -292,7 +292,7 @@ class Work:
         case = self._case(cell, rows)
         scores = np.asarray(cell.metric.plugin.load().score(case, **cell.metric.options), dtype=np.float64)
         for name, values in [("the metric", scores), *case.traces.items()]:
-            if len(values) != len(rows) or (values is scores and scores.ndim != 1):
+            if values.shape[:1] != (len(rows),) or (values is scores and scores.ndim != 1):
                 raise ValueError(f"{name} returned shape {values.shape} for {len(rows)} images")
         for position, i in enumerate(rows):
             outcome.scores[i] = float(scores[position])

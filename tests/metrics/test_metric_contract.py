@@ -11,6 +11,7 @@ from planted_cases import DIM, KEY, make_case, score
 from unmask import registry
 from unmask.case import Shared
 from unmask.contract import bounds
+from unmask.contract.state import compare, model_state
 from unmask.passes import counted
 
 METRICS = registry.available("metrics")
@@ -70,6 +71,7 @@ def test_meta_is_complete_and_its_direction_and_category_are_those_of_quantus(na
 def test_one_float_per_image_nothing_written_and_numpys_state_put_back(name, tiny_vit):
     case = case_for(name, tiny_vit, random_maps(5))
     before = case.images.clone(), case.targets.clone(), case.masks.copy(), case.maps.copy()
+    model = model_state(tiny_vit)
     state = np.random.get_state()[1].copy()  # noqa: NPY002
     scores = score(name, case)
     assert scores.shape == (5,)
@@ -82,6 +84,7 @@ def test_one_float_per_image_nothing_written_and_numpys_state_put_back(name, tin
     for was, now in zip(before, (case.images, case.targets, case.masks, case.maps), strict=True):
         assert (np.asarray(was) == np.asarray(now)).all()
     assert (state == np.random.get_state()[1]).all()  # noqa: NPY002
+    compare(model, model_state(tiny_vit))
 
 
 @pytest.mark.parametrize("name", METRICS)

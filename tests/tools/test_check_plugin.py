@@ -370,6 +370,7 @@ def score(case):
         ({"body": "case.images.mul_(2)\n    return case.patch_maps.mean((1, 2))"}, "writes into case.images"),
         ({"body": "return np.random.rand(len(case))"}, "seeded by case.seed"),
         ({"body": "return np.random.default_rng().random(len(case))"}, "two runs differ"),
+        ({"body": "case.model.train()\n    return case.patch_maps.mean((1, 2))"}, "changes the model's training mode"),
         ({"forward": "patches"}, "declares 16 forward an image ('patches'), but 0 were counted"),
         ({"body": "case.model.eval(3)"}, "it raises TypeError"),
         ({}, ""),
