@@ -139,7 +139,7 @@ class _Under:
                 twin.replace_maps(entry, self._maps(entry, twin))
         except Skip as skip:
             twin.replace_maps(entry, None, "skipped", str(skip))
-        except Exception as error:  # whatever an explainer raises on what was perturbed costs its own cells
+        except (Exception, SystemExit) as error:  # whatever an explainer raises on what was perturbed
             twin.replace_maps(entry, None, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
         tables = [twin.score(cell)[0] for cell in cells]
         twin.finish(entry)

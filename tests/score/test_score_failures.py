@@ -9,7 +9,7 @@ from test_score_stage import COUNT, JOB, MODEL, SIZE, config, of, prepared, resu
 
 from unmask import registry, scoring
 from unmask.cli import main
-from unmask.files import read_arrays, write_arrays, write_json
+from unmask.files import read_arrays, read_table, write_arrays, write_json
 from unmask.layout import Layout
 
 METRICS = registry.available("metrics")
@@ -283,3 +283,31 @@ def test_the_order_of_metrics_changes_no_score(results, tmp_path):  # noqa: F811
         folder = shutil.copytree(results, tmp_path / f"order_{number}")
         tables.append(scores(run(config(folder, ["saliency"], order, plugins=[noisy], **OPTIONS))))
     pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+EXPLAINER = '''"""An explainer that gives up."""
+import sys
+
+META = {"kind": "explainers", "family": "gradient", "class_specific": True, "signed": False, "resolution": "pixel",
+        "architectures": ["vit"], "passes": {"forward": "0", "backward": "0"}, "citation": "-"}
+
+
+def explain(model, images, targets, *, generator, removal=None):
+    sys.exit("enough")
+'''
+
+
+def test_an_explainer_that_gives_up_when_asked_again_costs_what_asked(results, tmp_path):  # noqa: F811
+    (tmp_path / "quits.py").write_text(EXPLAINER)
+    rng = np.random.default_rng(2)
+    write_index(Layout(results), {"quits": rng.random((COUNT, SIZE, SIZE)), "oracle": rng.random((COUNT, 2, 2))})
+    settings = config(results, ["quits"], ["max_sensitivity", "sparseness"], plugins=[tmp_path / "quits.py"])
+    settings.data["score"]["judge"]["explainers"] = ["quits"]
+    table = run(settings)
+    asked = of(table, metric="max_sensitivity")
+    assert set(zip(asked["status"], asked["reason"], strict=True)) == {("failed", "SystemExit: enough")}
+    assert set(of(table, metric="sparseness")["status"]) == {"ok"}
+    judged = read_table(Layout(results).scores(MODEL) / "some.judged.parquet")
+    anew = judged[judged["test"] != "none"]
+    assert len(anew) > 0
+    assert set(zip(anew["status"], anew["reason"], strict=True)) == {("failed", "SystemExit: enough")}
