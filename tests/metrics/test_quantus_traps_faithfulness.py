@@ -50,6 +50,7 @@ def test_road_and_irof_fail_on_colour_images_and_ours_do_not(metric, error, tiny
         assert len(set(scores)) > 1
 
 
+@pytest.mark.filterwarnings("ignore:An input array is constant")
 def test_road_and_sensitivity_n_forget_all_but_the_first_mini_batch_and_ours_judge_every_image(tiny_vit):
     case = case_of(tiny_vit, "signed", 0, "mean")
 

@@ -25,19 +25,11 @@ def least_first(case: Case) -> np.ndarray:
     return ranks[0].size + 1 - ranks
 
 
-def logits(case: Case, *orders: np.ndarray, step: int) -> list[np.ndarray]:
-    """Logits after 0, `step`, 2 `step` ... all patches, those of highest rank gone first: float32 [N, P / step + 1, C].
-
-    For each of `orders`, ranks [N, gh, gw] from 1 to P. `step` must divide P, into two steps at least (`ValueError`).
-    """
-    keeps = [kept(ranks, step)[:, 1:-1] for ranks in orders]
-    # The ends are the same for every order: asked for by themselves, they are computed once.
-    whole, empty = (case.logits(np.full(orders[0].shape, value))[:, None] for value in (True, False))
-    return [np.concatenate([whole, case.logits(keep), empty], axis=1) for keep in keeps]
-
-
 def kept(ranks: np.ndarray, step: int) -> np.ndarray:
-    """Which patches are there after 0, `step`, 2 `step` ... all are gone: bool [N, P / step + 1, gh, gw]."""
+    """Which patches are there after 0, `step`, 2 `step` ... all are gone: bool [N, P / step + 1, gh, gw].
+
+    Raises `ValueError` where `step` does not divide P into two steps or more.
+    """
     patches = ranks[0].size
     if patches % step or patches == step:
         raise ValueError(f"step {step} does not divide the {patches} patches into two steps or more")
@@ -45,14 +37,24 @@ def kept(ranks: np.ndarray, step: int) -> np.ndarray:
     return ranks[:, None] <= (patches - gone)[:, None, None]
 
 
-def curves(case: Case, *orders: np.ndarray, step: int, softmax: bool = True) -> list[np.ndarray]:
-    """The target's softmax probability, or its logit, along the same points: float64 [N, P / step + 1] for each order.
+def logits(case: Case, *keeps: np.ndarray) -> list[np.ndarray]:
+    """Logits along ways from the whole image to none of it: float32 [N, S + 1, C] for each bool [N, S + 1, gh, gw].
 
-    Under the engine "quantus" all but the first point come from its PixelFlipping.
+    The ends are the same for all: asked for by themselves, they are computed once.
     """
+    whole, empty = (case.logits(np.full(keeps[0][:, 0].shape, value))[:, None] for value in (True, False))
+    return [np.concatenate([whole, case.logits(keep[:, 1:-1]), empty], axis=1) for keep in keeps]
+
+
+def curves(case: Case, *orders: np.ndarray, step: int, softmax: bool = True) -> list[np.ndarray]:
+    """The target's softmax probability, or its logit, after 0, `step`, 2 `step` ... all patches: float64 [N, S + 1].
+
+    For each of `orders`, ranks [N, gh, gw] from 1 to P, of which the highest go first. Under the engine "quantus" all
+    but the first point come from its PixelFlipping.
+    """
+    keeps = [kept(ranks, step) for ranks in orders]
     if case.engine != "quantus":
-        return [of_target(values, case, softmax=softmax) for values in logits(case, *orders, step=step)]
-    kept(orders[0], step)
+        return [of_target(values, case, softmax=softmax) for values in logits(case, *keeps)]
     metric = PixelFlipping(
         features_in_step=step, perturb_baseline=0.0, abs=False, normalise=False, return_auc_per_sample=False, **COMMON
     )

@@ -37,7 +37,8 @@ def score(case: Case, runs: int, share: float) -> np.ndarray:
             nr_runs=runs, subset_size=subset, perturb_baseline=0.0, abs=False, normalise=True, **COMMON
         )
         return in_token_space(metric, case, maps, softmax=False)
-    removed = _drawn(case, runs, subset)
+    key = "subsets", case.seed, len(case), patches, runs, subset
+    removed = case.shared.get(key, lambda: _drawn(case, runs, subset))
     return correlation(sums(maps, removed), drops(case, removed, softmax=False))
 
 

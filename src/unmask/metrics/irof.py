@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from unmask.case import Case
+from unmask.metrics._curves import logits
 from unmask.metrics._segments import segments as cut
 from unmask.metrics._target import of_target
 
@@ -38,7 +39,5 @@ def score(case: Case, segments: int) -> np.ndarray:
     ranks = case.ranks(means[:, None])[:, 0]  # 1 to `segments`
     of_patch = np.take_along_axis(ranks, labels.reshape(len(case), -1), axis=1).reshape(labels.shape)
     keep = of_patch[:, None] <= np.arange(segments, -1, -1)[:, None, None]
-    ends = [case.logits(np.full(labels.shape, value))[:, None] for value in (True, False)]
-    logits = np.concatenate([ends[0], case.logits(keep[:, 1:-1]), ends[1]], axis=1)
-    left = of_target(logits, case, softmax=True)
+    left = of_target(logits(case, keep)[0], case, softmax=True)
     return 1 - np.trapezoid(left / left[:, :1], axis=1) / segments

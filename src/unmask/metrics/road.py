@@ -34,9 +34,10 @@ def score(case: Case, step: int) -> np.ndarray:
     The mean over images is the mean accuracy of ROAD's curve, with the prediction in place of the label.
     """
     ranks = most_first(case)
+    keep = kept(ranks, step)
     if case.engine == "quantus":
         return _by_quantus(case, ranks, step)
-    (points,) = (values[:, 1:-1] for values in logits(case, ranks, step=step))
+    points = logits(case, keep)[0][:, 1:-1]
     targets = case.targets.cpu().numpy()[:, None, None]
     target = np.take_along_axis(points, targets, axis=-1)[..., 0]
     others = points.copy()
@@ -53,7 +54,6 @@ class _PerImage(ROAD):
 
 def _by_quantus(case: Case, ranks: np.ndarray, step: int) -> np.ndarray:
     patches = ranks[0].size
-    kept(ranks, step)  # refuses a step that does not divide the patches
     metric = _PerImage(
         percentages=[100 * (gone + 0.5) / patches for gone in range(step, patches, step)],  # it rounds down
         perturb_func=_remove,
