@@ -141,6 +141,8 @@ def agreement(study: Study, view: View, chosen: np.ndarray) -> Value:
         out = groups(study, domain, np.isfinite(cube).all(-1).any((1, 2)))
         for s, m in np.ndindex(cube.shape[1:3]):
             held = np.isfinite(cube[:, s, m]).all(-1)
+            if held.sum() < 2:
+                continue
             ranks = rank(cube[held, s, m], view.measured.keys["direction"])
             value, *left = alpha(ranks, np.vstack([np.ones((1, held.sum()), bool), ~out[:, held]]))
             if np.isfinite(value):
