@@ -184,7 +184,8 @@ def _entered(scores: pd.DataFrame, path: str | Path) -> pd.DataFrame:
         found.append(f"the name '{about.name}' is taken by an explainer of the run; rename the submitted one")
     if found:
         raise UserError(f"{found[0]}{card.more(path, found)}")
-    return entered(table, about, task).assign(submitted=True)
+    made = entered(table, about, task).assign(submitted=True)
+    return made.astype({name: kind for name, kind in scores.dtypes.items() if name in made})
 
 
 class _Explainers:

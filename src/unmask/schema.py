@@ -30,7 +30,7 @@ def _sentence(error: Any, whole: str) -> str:
         return f"{where}: names something twice; list each once"
     if error.validator == "pattern":
         what = error.schema.get("description", "a name; use letters, digits, '_' and '-'")
-        return f"{where}: '{error.instance}' is not {what}"
+        return f"{where}: {error.instance!r} is not {what}"
     if error.validator == "maxLength":
         return f"{where}: is longer than {error.validator_value} characters; shorten it"
     if error.validator == "type":

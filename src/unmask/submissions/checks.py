@@ -68,10 +68,10 @@ def _folders(table: pd.DataFrame) -> pd.Series:
     return table["domain"] + "/" + table["encoder"] + "/p" + p + "f" + f
 
 
-def _rows(table: pd.DataFrame, wrong: pd.Series, text: str) -> Iterator[str]:
-    """The sentence, where rows are wrong: how many they are, and the first."""
+def _rows(table: pd.DataFrame, wrong: pd.Series, what: str, right: str) -> Iterator[str]:
+    """A sentence, where rows are wrong: what is, how many there are, the first of them, what would be right."""
     if wrong.any():
-        yield f"{_many(int(wrong.sum()), 'row')} {text} (the first: {_place(table.loc[wrong.idxmax()])})"
+        yield f"{what}: {_many(int(wrong.sum()), 'row')}, the first {_place(table.loc[wrong.idxmax()])}; {right}"
 
 
 def _scores(table: pd.DataFrame, task: Task) -> Iterator[str]:
@@ -79,7 +79,7 @@ def _scores(table: pd.DataFrame, task: Task) -> Iterator[str]:
     yield from _unknown(table, task)
     yield from _metrics(table, task)
     twice = table.duplicated(KEYS)
-    yield from _rows(table, twice, "are there twice; give each image one score per model, metric and removal")
+    yield from _rows(table, twice, "the same image twice", "give it one score per model, metric and removal")
     if task.rows is not None and not twice.any():
         yield from _images(table, task.rows)
 
@@ -92,10 +92,10 @@ def _states(table: pd.DataFrame) -> Iterator[str]:
     if other.any():
         yield f"the column 'status' has {_names(status[other])}; it may have {', '.join(STATUS)}"
     ok, lost = status == "ok", status.isin(STATUS[1:])
-    yield from _rows(table, ok & ~finite, "are ok without a finite score; give a number, or 'failed' with a reason")
-    yield from _rows(table, lost & table["score"].notna(), "are skipped or failed with a score; leave it empty")
+    yield from _rows(table, ok & ~finite, "ok without a finite score", "give a number, or 'failed' with a reason")
+    yield from _rows(table, lost & table["score"].notna(), "skipped or failed, but with a score", "leave it empty")
     empty = table["reason"].map(lambda reason: not (isinstance(reason, str) and reason.strip()))
-    yield from _rows(table, lost & empty, "are skipped or failed without a reason; say why in a few words")
+    yield from _rows(table, lost & empty, "skipped or failed without a reason", "say why in a few words")
 
 
 def _unknown(table: pd.DataFrame, task: Task) -> Iterator[str]:
@@ -124,7 +124,7 @@ def _unknown(table: pd.DataFrame, task: Task) -> Iterator[str]:
             yield f"'{metric}' has the removal {_names(other)}; the run scores it with {may}"
     variants = table["variant"] != ""
     if task.rows is None or not (task.rows["variant"] != "").any():
-        yield from _rows(table, variants, "have a variant; the run has none")
+        yield from _rows(table, variants, "with a variant", "the run has none")
 
 
 def _seeds(task: Task) -> str:
@@ -151,7 +151,9 @@ def _beyond(rows: pd.DataFrame, metric: str, low: float | None, high: float | No
     span = f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
     lowest, highest = -inf if low is None else low - ROUNDING, inf if high is None else high + ROUNDING
     beyond = rows["score"].lt(lowest) | rows["score"].gt(highest)
-    yield from _rows(rows, beyond & (rows["status"] == "ok"), f"have a score that '{metric}' cannot give, {span}")
+    yield from _rows(
+        rows, beyond & (rows["status"] == "ok"), f"a score that '{metric}' cannot give", f"it gives {span}"
+    )
 
 
 def _images(table: pd.DataFrame, asked: pd.DataFrame) -> Iterator[str]:
@@ -162,25 +164,27 @@ def _images(table: pd.DataFrame, asked: pd.DataFrame) -> Iterator[str]:
     found = joined["_merge"] == "both"
     cells = asked[CELL].drop_duplicates().merge(table[CELL].drop_duplicates(), on=CELL)  # that both have
     here = joined.merge(cells, on=CELL, how="left", indicator="cell")["cell"] == "both"
-    yield from _rows(joined, here & ~found, "are of images that the run does not score there; use its test images")
+    yield from _rows(joined, here & ~found, "an image that the run does not score there", "use the run's")
     both = asked.merge(cells, on=CELL).merge(table[KEYS], on=KEYS, how="left", indicator=True)
     absent = both["_merge"] == "left_only"
     yield from _rows(
-        both, absent, "are missing; score all images of a model under a metric, or say in a row each why one is not"
+        both, absent, "an image is missing", "score all of a model under a metric, or say in a row why one is not"
     )
     other = found & (joined["prediction"] != joined["prediction_asked"])
-    yield from _rows(joined, other, "explain another class; explain the one that the run's model predicts")
+    yield from _rows(joined, other, "another class explained", "explain the one that the run's model predicts")
     must = joined["skip"].notna()
     yield from _rows(
         joined,
         found & must & (joined["status"] == "ok"),
-        "have a score where no explainer of the run has one; skip them",
+        "a score where no explainer of the run has one",
+        "skip it",
     )
     may = must | _whole(joined, ["encoder"]) | _whole(joined, ["metric", "removal", "variant"])
     yield from _rows(
         joined,
         found & (joined["status"] == "skipped") & ~may,
-        "are skipped where other explainers are scored; skip whole encoders or metrics, and let the rest be 'failed'",
+        "skipped where other explainers are scored",
+        "skip whole encoders or metrics, and let the rest be 'failed'",
     )
 
 
