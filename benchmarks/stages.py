@@ -53,6 +53,7 @@ def stages(config: Config) -> list[tuple[str, str, dict[str, Any]]]:
         ("finetune", "finetune", names),
         *(("explain", "explain", group) for group in groups),
         *(("score", "score", group) for group in groups),
+        *([("inside", "inside", names)] if config["inside"]["what"] else []),
         ("aggregate", "aggregate", {}),
         ("report", "report", {}),
     ]
@@ -199,7 +200,7 @@ def one(config: Config, number: int) -> dict[str, Any]:
     stage = importlib.import_module(f"unmask.{module}")
     own = time.process_time() - imports.cpu  # the interpreter, the config and the stage's own module
     passes, rates, device = Passes(), None, "cpu"
-    if name in ("pretrain", "finetune", "explain", "score"):
+    if name in ("pretrain", "finetune", "explain", "score", "inside"):
         rates = throughput(config, name)
         rates.measure()
         passes, device = count_passes(), rates.device.type
