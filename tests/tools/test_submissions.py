@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -20,7 +21,9 @@ from unmask.errors import UserError
 from unmask.figures import catalogue, forest
 from unmask.files import read_json, read_table, write_json, write_table
 from unmask.layout import Layout
+from unmask.schema import problems
 from unmask.submissions import card, enter
+from unmask.submissions.scores import OPTIONAL, REQUIRED
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "aggregate"))
 import synthetic
@@ -286,12 +289,12 @@ TABLES = {
 def test_a_mistake_in_the_scores_is_a_line(site, check, name):
     change, words = TABLES[name]
     code, lines = check(site, site.edit(table=change))
-    problems = [line for line in lines if line.startswith("FAIL  ")]
+    found = [line for line in lines if line.startswith("FAIL  ")]
     assert code == 2
-    assert problems
+    assert found
     assert lines[-1].startswith(f"{site.path} cannot enter the leaderboards of ")
     for word in words:
-        assert any(word in line for line in problems), problems
+        assert any(word in line for line in found), found
 
 
 CARDS = {
@@ -567,3 +570,18 @@ def test_figures_tables_and_page_mark_it_and_escape_what_it_says(tmp_path, monke
     assert r"theirs$^\ast$" in latex
     assert r"$\ast$: submitted" in latex
     assert r"sharp$^\ast$" not in latex
+
+
+def test_the_page_on_submissions_says_what_is_checked():
+    text = (Path(__file__).parents[2] / "docs" / "submissions.md").read_text(encoding="utf-8")
+    said, about = (json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    assert set(said) == set(SAID)
+    assert problems(about, card.SCHEMA, "card") == []
+    assert list(about) == list(card.SCHEMA["properties"])
+    columns, keys = (
+        [name for row in block.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+        for block in re.findall(r"^\| (?:column|key) \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    )
+    assert columns == REQUIRED
+    assert set(keys) == set(card.SCHEMA["properties"])
+    assert all(f"`{name}`" in text for name in OPTIONAL)
