@@ -4,8 +4,8 @@ Tables (`results/6_leaderboards/`): `leaderboard` per domain, encoder and metric
 `overall` with domains pooled too; `ranking` across metrics, and `metric_clusters`, which of them vote together;
 `chance`, every metric's chance level and ceiling; `mask_ratio`; `controls`; `explainers`; `accuracy`; `failed`; `cost`;
 and `scores`, the long table itself. Pooled means weight every score of a domain equally, and every domain.
-`unmask.questions` names the tables of tests; `inside`, `missingness` and `cka` are of the stage `inside`. The long ones
-are parquet files too; `latex/` holds those that go into papers.
+`unmask.questions` names the tables of tests; `curves` are removal curves; `inside`, `missingness` and `cka` are of the
+stage `inside`. The long ones are parquet files too; `latex/` holds those that go into papers.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from unmask.tables import inside, latex
 from unmask.tables.about import KEY, about
 from unmask.tables.columns import BOARDS, LARGE
 from unmask.tables.comparisons import control_rows, ratio_rows
+from unmask.tables.curves import mean_curves, read_curves
 from unmask.tables.entries import aliases, costs, describe, explainers, failures
 from unmask.tables.judged import read_judged
 from unmask.tables.read import Maps, read_accuracy, read_maps, read_scores
@@ -76,12 +77,16 @@ def run(config: Config) -> None:
         "failed": failures(scores),
     }
     tables = {name: _rounded(marked(table, config.submitted)) for name, table in tables.items()}
+    curves = _rounded(mean_curves(config, read_curves(config, layout)))
+    # Every model's would be a text file of many megabytes.
+    tables["curves"] = curves[curves["encoder"].isna()]
     for name, table in tables.items():
         write_table(layout.leaderboards / f"{name}.csv", table)
     for name in LARGE:
         write_table(layout.leaderboards / f"{name}.parquet", tables[name])
     for name, text in latex.documents(tables, config["aggregate"]["confidence"]).items():
         write_text(layout.leaderboards / "latex" / f"{name}.tex", text)
+    write_table(layout.leaderboards / "curves.parquet", curves)
     write_table(layout.leaderboards / "cost.parquet", costs(maps, own))
     scores = marked(scores, config.submitted)
     scores.attrs[KEY] = about(config, maps)

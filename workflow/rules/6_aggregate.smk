@@ -18,6 +18,7 @@ TABLES = (
     "ratio_effects",
     "hypotheses",
     "metric_quality",
+    "curves",
     "inside",
     "missingness",
     "inside_effects",
@@ -33,6 +34,7 @@ rule aggregate:
     output:
         scores=f"{RESULTS}/6_leaderboards/scores.parquet",
         cost=f"{RESULTS}/6_leaderboards/cost.parquet",
+        curves=f"{RESULTS}/6_leaderboards/curves.parquet",
         tables=[
             report(
                 f"{RESULTS}/6_leaderboards/{table}.csv",

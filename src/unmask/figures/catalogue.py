@@ -10,6 +10,7 @@ from unmask.config import Config
 from unmask.figures import (
     agreement,
     critical,
+    curves,
     effects,
     forest,
     galleries,
@@ -38,6 +39,7 @@ KINDS = (
     critical,
     ratio,
     effects,
+    curves,
     removals,
     agreement,
     quality,
