@@ -350,3 +350,15 @@ def test_patches_needed_is_a_plain_search_for_the_smallest_set(tiny_vit, seed):
         expected.append(next(kept for kept in range(17) if likely[kept] >= likely[16]) / 16)
     np.testing.assert_allclose(score("patches_needed", case, tolerance=0.0), expected)
     assert len(set(expected)) > 2
+
+
+def test_chance_of_complexity_and_sparseness_is_as_declared(planted):
+    case = make_case(planted, np.random.default_rng(0).random((2000, *GRID)))
+    for name, limit, bias in (("complexity", np.log(16) - np.log(2) + 0.5, 0.02), ("sparseness", 1 / 3, 0.03)):
+        found = score(name, case)  # the limits are those of many patches; sixteen are a little off
+        assert abs(found.mean() - limit) < bias + 4 * found.std() / 2000**0.5
+
+
+def test_chance_of_patches_needed_is_a_random_orders(planted):
+    found = score("patches_needed", make_case(planted, np.random.default_rng(0).random((600, *GRID)), removal="zero"))
+    assert abs(found.mean() - 17 / 32) < 4 * found.std() / 600**0.5  # the key patch's mean place, of 16
