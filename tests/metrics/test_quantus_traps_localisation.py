@@ -2,6 +2,7 @@
 we are not in them."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -25,7 +26,8 @@ PLAIN = {"return_aggregate": False, "disable_warnings": True}
 
 def bare(metric, maps, masks=None, grid=(SIZE, SIZE)):
     """Quantus as it is, without our bridge, on maps [N, h, w]."""
-    with unchecked(), np.errstate(all="ignore"):
+    with unchecked(), np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         return np.asarray(
             metric(
                 model=None,
