@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import crowd_judged
 import numpy as np
 import pandas as pd
 import synthetic
@@ -148,6 +149,8 @@ def tables() -> dict[str, pd.DataFrame]:
         "critical_difference": critical,
         "ratio_effects": effects,
         "agreement": pd.DataFrame(agreement).assign(tau=tau, low=tau - 0.2, high=tau + 0.2),
+        "metric_quality": crowd_judged.quality(METRICS),
+        "curves": crowd_judged.curves(explainers),
     }
 
 

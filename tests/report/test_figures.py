@@ -13,6 +13,7 @@ from unmask.figures import catalogue, command, style
 from unmask.layout import Layout
 
 KINDS = {"leaderboard", "ranks", "mask_ratio", "removals", "agreement", "controls", "pareto", "critical", "effects"}
+KINDS |= {"quality", "curves"}
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +55,12 @@ def texts(figure):
 def test_each_kind_is_drawn_for_each_domain(drawn):
     scoped = {
         f"{kind}{scope}"
-        for kind in ("removals", "agreement", "pareto", "critical", "effects")
+        for kind in ("removals", "agreement", "pareto", "critical", "effects", "quality")
         for scope in ("", "_rings", "_bars")
     }
     single = {f"{kind}_{domain}" for kind in ("leaderboard", "mask_ratio") for domain in ("rings", "bars")}
-    assert set(drawn) == scoped | single | {"ranks", "controls", "critical.faithfulness"}
+    parts = {f"curves_{domain}.{part}" for domain in ("rings", "bars") for part in (1, 2)}
+    assert set(drawn) == scoped | single | parts | {"ranks", "controls", "critical.faithfulness"}
 
 
 def test_figures_fit_a_page_and_their_text_can_be_read(drawn):
