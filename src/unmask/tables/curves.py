@@ -52,7 +52,8 @@ def mean_curves(config: Config, curves: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=COLUMNS)
     entries = [entry for group in config.groups.values() for entry in group]
     place = {**{entry: i for i, entry in enumerate(entries)}, None: len(entries)}
-    curves = curves.assign(explainer=curves["explainer"].where(curves["explainer"].notna(), None))
+    explainers = curves["explainer"].astype(object)
+    curves = curves.assign(explainer=explainers.where(explainers.notna(), None))
     curves = curves[curves["removal"].isin(config["score"]["removals"])].reset_index(drop=True)
     # The leaderboards' coding of units and draws; it asks for scores, of which there are none.
     table = Table(
