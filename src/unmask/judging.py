@@ -90,10 +90,11 @@ def _tables(config: Config, work: Work, entries: list[str], folder: Path) -> Ite
     files = {entry: folder / f"{entry}.judged.parquet" for entry in entries}
     known = {entry: kept_cells(path) for entry, path in files.items()}
     found: dict[str, dict[str, pd.DataFrame]] = {entry: {} for entry in entries}
+    described = {entry: _described(config, entry) for entry in entries}
     for condition in conditions(config["score"]["judge"]["repeats"]):
         under = _Under(config, work, condition)
         for entry in entries:
-            keys = {_key(config, cell, condition): cell for cell in _cells(config, work, entry)}
+            keys = {_key(described[entry], cell, condition): cell for cell in _cells(config, work, entry)}
             missing = [key for key in keys if key not in known[entry]]
             made = dict(zip(missing, under.score(entry, [keys[key] for key in missing]), strict=True))
             found[entry].update((key, made[key] if key in made else known[entry][key]) for key in keys)
@@ -116,9 +117,14 @@ def _cells(config: Config, work: Work, entry: str) -> list[Cell]:
     ]
 
 
-def _key(config: Config, cell: Cell, condition: Condition) -> str:
-    given = config["score"]["judge"]["images"], condition.test, condition.strength, condition.repeat, condition.size
-    return digest.of([cell.key, explainer_settings(config, cell.explainer), given, digest.code("unmask.judging")])
+def _described(config: Config, entry: str) -> list[Any]:
+    """What the judged scores of an explainer depend on beside the cells."""
+    explainer = explainer_settings(config, config.explainer(entry))
+    return [explainer, config["score"]["judge"]["images"], digest.code("unmask.judging")]
+
+
+def _key(described: list[Any], cell: Cell, condition: Condition) -> str:
+    return digest.of([cell.key, described, condition.test, condition.strength, condition.repeat, condition.size])
 
 
 class _Under:

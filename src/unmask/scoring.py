@@ -120,6 +120,11 @@ class Work:
         self._inputs = {"model": sha256(self._model_path), "test": sha256(self._test_path)}
         self._by_name = {entry["name"]: entry for entry in self.index["explainers"]}
         self._device = resolve(config["device"])
+        # Digests of code, which every cell's key holds, are taken once.
+        metrics = map(config.metric, config["score"]["metrics"])
+        self._common, self._metrics = common_settings(config), [(metric, metric_settings(metric)) for metric in metrics]
+        self._removals = {name: removal_settings(config, name) for name in config["score"]["removals"]}
+        self._cells: dict[str, list[Cell]] = {}
         self._loaded: _Loaded | None = None
         self._maps: dict[str, np.ndarray] = {}
         self._drawn: torch.Tensor | None = None
@@ -174,11 +179,15 @@ class Work:
 
     def cells(self, explainer: ExplainerSpec) -> list[Cell]:
         """Every cell of an explainer, each with the key of all it depends on."""
+        if explainer.name not in self._cells:
+            self._cells[explainer.name] = self._keyed(explainer)
+        return self._cells[explainer.name]
+
+    def _keyed(self, explainer: ExplainerSpec) -> list[Cell]:
         cells = []
-        entry = self.entry(explainer.name)
+        entry, again = self.entry(explainer.name), explainer_settings(self.config, explainer)
         maps = {key: entry.get(key) for key in ("sha256", "failed", "status", "error", "family", "is_control")}
-        for name in self.config["score"]["metrics"]:
-            metric = self.config.metric(name)
+        for metric, described in self._metrics:
             needs = metric.plugin.meta["needs"]
             for removal in self.config["score"]["removals"] if "removal" in needs else [None]:
                 parts = {
@@ -188,12 +197,12 @@ class Work:
                     "mask_ratio": self.config.mask_ratio(self.model_id.encoder),
                     "seed": self.config["seed"],
                     "device": self._device.type,
-                    "common": common_settings(self.config),
+                    "common": self._common,
                     "name": explainer.name,
                     "maps": maps,
-                    "metric": metric_settings(metric),
-                    "removal": removal and removal_settings(self.config, removal),
-                    "explainer": explainer_settings(self.config, explainer) if "explainer" in needs else None,
+                    "metric": described,
+                    "removal": removal and self._removals[removal],
+                    "explainer": again if "explainer" in needs else None,
                     "gallery": self.index["images"] if "gallery" in needs else None,
                 }
                 cells.append(Cell(explainer, metric, removal, digest.of(parts)))
