@@ -25,6 +25,7 @@ from unmask.tables.columns import BOARDS, LARGE
 from unmask.tables.comparisons import control_rows, ratio_rows
 from unmask.tables.curves import mean_curves, read_curves
 from unmask.tables.entries import aliases, costs, describe, explainers, failures
+from unmask.tables.image_maps import image_maps
 from unmask.tables.judged import read_judged
 from unmask.tables.read import Maps, read_accuracy, read_maps, read_scores
 from unmask.tables.submitted import marked
@@ -40,7 +41,7 @@ def settings(config: Config) -> dict[str, Any]:
     """What the tables depend on beside the files they are made from."""
     return {
         "code": digest.code("unmask.aggregate"),
-        "versions": digest.versions("numpy", "pandas", "pyarrow", "scipy"),
+        "versions": digest.versions("numpy", "pandas", "pyarrow", "scikit-learn", "scipy"),
         "seed": config["seed"],
         "aggregate": config["aggregate"],
         "groups": config.groups,
@@ -72,6 +73,7 @@ def run(config: Config) -> None:
             read_judged(config, layout),
         ),
         **inside.tables(config, within),
+        "image_maps": image_maps(config, layout),
         "explainers": describe(config, maps),
         "accuracy": accuracy,
         "failed": failures(scores),

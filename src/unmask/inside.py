@@ -5,6 +5,8 @@ Reads a model, the encoder that it came from, and images of its domain; writes b
     layers.parquet         one row per phase, quantity, layer, head and image (`unmask.internals.catalogue`)
     missingness.parquet    one row per removal, fraction removed, quantity and image; after fine-tuning only
     grams.safetensors      Gram matrices [layers, n, n] of the phases' features, for CKA between any two encoders
+    pictures.safetensors   of each phase the attention of every head on some images, the leading patch filters, and the
+                           features of all images; the labels
 
 The phase `before` is the network that fine-tuning started from: the pretrained encoder, or its random weights. It is
 measured once per encoder and pretraining seed, beside the first fine-tuning seed. What cannot be computed is a row
@@ -21,10 +23,12 @@ from unmask import digest, registry
 from unmask.config import Config, ModelId
 from unmask.errors import Skip, UserError
 from unmask.files import read_arrays, read_table, write_arrays, write_table
+from unmask.internals.catalogue import SEEN
 from unmask.layout import Layout
 from unmask.sampling import explained
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import torch
 
@@ -81,6 +85,7 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
     ids, test, train = _images(config, domain, device)
     keep = _subsets(config, domain, len(ids), model.grid)
     found: dict[str, Found] = {}
+    pictures: dict[str, np.ndarray] = {"labels": test.labels} if "pictures" in families else {}
     spent = {}
     for phase in _phases(config, model_id):
         network = model if phase == "after" else _before(config, model_id, sidecar, device)
@@ -94,6 +99,8 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
                 maps=attributions(model) if phase == "after" else None,
                 neighbours=config["inside"]["neighbours"],
             )
+            if found[phase].features is not None:
+                pictures |= _pictures(phase, network, test.images[:SEEN], found[phase].features)
     with counted(model) as spent["missingness"]:
         missing = removal_rows(_removals(config), model, test, keep, ids) if "missingness" in families else []
     folder = Layout(config.results).inside(model_id)
@@ -102,10 +109,23 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
         {phase: one.grams for phase, one in found.items() if one.grams is not None},
         {"images": "\n".join(ids)},
     )
+    write_arrays(folder / "pictures.safetensors", pictures)
     write_table(folder / "missingness.parquet", _table(missing, MISSINGNESS))
     write_table(folder / "layers.parquet", _table(_layer_rows(found, ids), LAYERS))
     passes = ", ".join(f"{name} {asdict(one)}" for name, one in spent.items())
     print(f"{model_id.folder}: {len(ids)} images, passes {passes}, {time.perf_counter() - started:.1f} s")
+
+
+def _pictures(
+    phase: str, network: Classifier | ConvClassifier, images: torch.Tensor, features: np.ndarray
+) -> dict[str, np.ndarray]:
+    from unmask.internals.pictures import filters, heads
+
+    made = {f"features_{phase}": features, f"filters_{phase}": filters(network)}
+    try:
+        return {**made, f"heads_{phase}": heads(network, images)}
+    except Skip:  # without attention there is none to be seen
+        return made
 
 
 def _phases(config: Config, model_id: ModelId) -> list[str]:

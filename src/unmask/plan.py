@@ -9,6 +9,7 @@ from pathlib import Path
 
 from unmask import registry
 from unmask.config import Config, ExplainerSpec, MetricSpec
+from unmask.internals.catalogue import SEEN
 from unmask.passes import Passes, declared
 
 
@@ -167,6 +168,7 @@ def _inside(config: Config, images: dict[str, dict[str, int]]) -> Passes:
     for counts in images.values():
         test, train = min(given["images"], counts["test"]), min(given["train"], counts["train"])
         total.forward += round(phases * test * (bool(what - {"mask_token", "missingness"}) + ("mask_token" in what)))
+        total.forward += round(phases * min(SEEN, test)) * ("pictures" in what)
         total.forward += round(phases * train * ("probes" in what)) + test * ("attribution" in what)
         total.forward += (
             test * (1 + 4 * given["subsets"] * (len(kinds) + ("inpaint" in kinds))) * ("missingness" in what)

@@ -10,6 +10,7 @@ rule inside_model:
         layers=f"{INSIDE}/layers.parquet",
         missingness=f"{INSIDE}/missingness.parquet",
         grams=f"{INSIDE}/grams.safetensors",
+        pictures=f"{INSIDE}/pictures.safetensors",
     log:
         f"{RESULTS}/logs/5_inside/{{domain}}_{{encoder}}_p{{pretrain_seed}}f{{finetune_seed}}.log",
     benchmark:

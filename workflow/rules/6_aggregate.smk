@@ -23,6 +23,7 @@ TABLES = (
     "missingness",
     "inside_effects",
     "cka",
+    "image_maps",
 )
 
 

@@ -14,6 +14,8 @@ from unmask.figures import (
     effects,
     forest,
     galleries,
+    heads,
+    image_maps,
     inside,
     ladder,
     missingness,
@@ -48,6 +50,8 @@ KINDS = (
     missingness,
     inside,
     similarity,
+    heads,
+    image_maps,
     galleries,
 )
 

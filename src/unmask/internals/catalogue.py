@@ -28,6 +28,7 @@ FAMILIES = {
     "probes": "k-NN and linear probes on every layer",
     "norms": "tokens of high norm",
     "mask_token": "masked against visible tokens",
+    "pictures": "attention head by head, patch filters, maps of the images by PCA and t-SNE",
     "missingness": "predictions and features against the fraction of the image removed, per removal",
 }
 QUANTITIES = {
@@ -156,5 +157,6 @@ MISSINGNESS = {
     ),
     "accuracy": Quantity("missingness", "accuracy", "share", "of the label from what is left", "Jain et al. 2022"),
 }
-# The quantities that are an average over heads, and the layers that they exist on from.
+# Families whose quantities have a value per head.
 OVER_HEADS = ("attention", "attribution")
+SEEN = 4  # images whose attention is kept as pictures

@@ -100,11 +100,12 @@ def checkpoint(path: Path, images: str | None, families: list[str], most: int, o
 
 
 def _families(what: Sequence[str] | None) -> list[str]:
-    """The families that `--what` names, separated by commas or spaces."""
-    names = [name for part in what or FAMILIES for name in part.split(",") if name]
+    """The families that `--what` names, separated by commas or spaces; pictures are the report's."""
+    known = [name for name in FAMILIES if name != "pictures"]
+    names = [name for part in what or known for name in part.split(",") if name]
     for name in names:
-        if name not in FAMILIES:
-            raise UserError(f"--what: unknown '{name}'; {registry.suggest(name, FAMILIES)}")
+        if name not in known:
+            raise UserError(f"--what: unknown '{name}'; {registry.suggest(name, known)}")
     return names
 
 

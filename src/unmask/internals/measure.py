@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from unmask.models.classifier import Classifier, ConvClassifier
 
 NEED_TOKENS = {"rank", "cka", "norms"}
-ONE_PASS = {*OVER_HEADS, "frequency", "probes", *NEED_TOKENS}
+ONE_PASS = {*OVER_HEADS, "frequency", "probes", "pictures", *NEED_TOKENS}
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,13 @@ class Block:
 
 @dataclass
 class Found:
-    """What was measured; by quantity why something was not: (status, reason); Gram matrices float32 [L + 1, N, N]."""
+    """What was measured; by quantity why something was not: (status, reason); Gram matrices float32 [L + 1, N, N]; and
+    the mean patch tokens of the last layer, float32 [N, D], where pictures are asked for."""
 
     blocks: list[Block] = field(default_factory=list)
     missing: dict[str, tuple[str, str]] = field(default_factory=dict)
     grams: np.ndarray | None = None
+    features: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ class _Work:
                     self.found.missing[name] = status, reason
                     self.found.blocks = [block for block in self.found.blocks if block.quantity != name]
                     self.parts = {key: part for key, part in self.parts.items() if key[0] != name}
-            if family == "cka":
-                self.found.missing["cka"] = status, reason
+            if family in ("cka", "pictures"):  # they have no values by layer
+                self.found.missing[family] = status, reason
 
     def attempt(self, family: str, step: Callable[[], None]) -> None:
         """Run a step of a family, if it is asked for; whatever it raises costs the family."""
@@ -161,6 +163,7 @@ def _one_pass(
             "norms", lambda whole=whole, layer=layer: work.put("high_norm_share", layer, norms.high_norms(whole))
         )
     work.attempt("cka", lambda: _grams(work, tokens))
+    work.attempt("pictures", lambda: _features(work, [parts[-1] for parts in means]))
     work.attempt("probes", lambda: _probes(work, means, test.labels, train, neighbours))
     work.close()
 
@@ -205,6 +208,13 @@ def _grams(work: _Work, tokens: list[list[torch.Tensor]]) -> None:
     if not found.isfinite().all():
         raise ValueError("the features are not finite")
     work.found.grams = found.numpy()
+
+
+def _features(work: _Work, parts: list[torch.Tensor]) -> None:
+    found = torch.cat(parts).float().cpu()
+    if not found.isfinite().all():
+        raise ValueError("the features are not finite")
+    work.found.features = found.numpy()
 
 
 def _probes(work: _Work, test: list[list[torch.Tensor]], labels: np.ndarray, train: Labelled, neighbours: int) -> None:
