@@ -23,25 +23,30 @@ if TYPE_CHECKING:
 Figure = tuple[str, Path]
 SCRIPTS = ("index.js", "index.table.js", "index.views.js", "index.gallery.js")  # in the order in which they run
 # Shown where they exist and are not empty.
-OPTIONAL = ("metric_clusters", "ratio_effects", "stability", "friedman", "hypotheses")
+OPTIONAL = ("metric_clusters", "chance", "ratio_effects", "stability", "friedman", "hypotheses", "metric_quality")
 # Where the figures of a kind stand, and what they are called there; any other kind stands among "more figures".
 KINDS = {
     "ranks": ("ranking", "Ranks under every metric"),
     "critical": ("ranking", "Critical differences"),
     "leaderboard": ("leaderboards", "Means with intervals"),
     "controls": ("leaderboards", "The controls"),
+    "curves": ("leaderboards", "Deletion and insertion"),
     "effects": ("ratios", "What the mask ratio changes"),
     "mask_ratio": ("ratios", "Scores against the mask ratio"),
     "agreement": ("questions", "Which metrics agree"),
     "removals": ("questions", "How removals change the ranking"),
+    "quality": ("questions", "Which metrics can be trusted"),
     "pareto": ("figures", "Faithfulness against compute"),
     "missingness": ("inside", "Answers and features as patches are removed"),
     "inside_attention": ("inside", "Attention"),
     "inside_features": ("inside", "Features"),
     "cka": ("inside", "How alike layers and encoders are"),
+    "heads": ("inside", "Attention, head by head"),
+    "filters": ("inside", "What a patch is described by"),
+    "image_maps": ("inside", "Which images lie together"),
 }
 # Of these the page holds the one of all domains; single domains lie with the figures, or it would be too heavy.
-POOLED = ("missingness", "inside_attention", "inside_features", "cka")
+POOLED = ("quality", "missingness", "inside_attention", "inside_features", "cka")
 SECTIONS = ("ranking", "leaderboards", "ratios", "questions", "inside", "figures", "reconstructions", "data")
 
 
@@ -80,7 +85,8 @@ def page(config: Config, layout: Layout, tables: dict[str, pd.DataFrame], figure
         leaders=answers.leaders(config, tables),
         ratios=answers.ratios(tables.get("ratio_effects")),
         shown=set(tables),
-        has_questions=bool({"hypotheses", "stability", "friedman"} & set(tables)) or bool(drawn["questions"]),
+        has_questions=bool({"hypotheses", "stability", "friedman", "metric_quality"} & set(tables))
+        or bool(drawn["questions"]),
         clusters=records(tables["metric_clusters"]) if "metric_clusters" in tables else [],
         hypotheses=records(tables["hypotheses"]) if "hypotheses" in tables else [],
         inside=inside.inside(config, layout, tables.get("hypotheses")),
@@ -110,6 +116,12 @@ def views(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
     for name in ("ratio_effects", "friedman"):
         if name in tables:
             shown[name] = tables[name]
+    if "chance" in tables:
+        keys = ["domain", "encoder", "metric", "removal", "variant"]
+        shown["chance"] = tables["chance"][[*keys, "chance", "chance_by", "ceiling", "ceiling_by", "reason"]]
+    if "metric_quality" in tables:
+        table = tables["metric_quality"]
+        shown["quality"] = table[table["scope"] != "model"].drop(columns=["scope", "encoder", "mc_input", "mc_model"])
     if "stability" in tables:
         # Means over the metrics; Kendall's W is part of the Friedman tests.
         table = tables["stability"]

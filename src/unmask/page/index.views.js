@@ -157,6 +157,14 @@
     const not = controls.filter((name) => !names.includes(name));
     return !not.length ? "all controls" : not.length <= names.length ? `all but ${not.join(", ")}` : names.join(", ");
   };
+  const place = (row) => [row.domain, row.encoder, row.metric, row.removal, row.variant].join("\n");
+  const scales = Object.fromEntries((data.chance ?? []).map((row) => [place(row), row]));
+  const scale = (row) => {
+    const found = scales[place(row)];
+    if (!found || found.chance === null) return "";
+    const ends = `Chance is ${short(found.chance)} (${found.chance_by})`;
+    return found.ceiling === null ? `${ends}; ${found.reason}. ` : `${ends}, the ceiling ${short(found.ceiling)} (${found.ceiling_by}). `;
+  };
   unmask.view("boards", data.boards, {
     selects: [pooled("domain"), pooled("encoder"), { id: "category", label: "Category", of: (row) => row.category, any: "all categories" },
       { id: "metric", label: "Metric", of: metricName }, { id: "removal", label: "Removal", of: (row) => row.removal }],
@@ -170,7 +178,7 @@
       if (!first) return "No scores.";
       const unclear = first.controls_separated === false
         ? element("strong", " This metric does not separate the controls here: its ranks say little.", "flag") : "";
-      return [...[leading(rows)].flat(), `${first.direction === "higher" ? "Higher" : "Lower"} is better. Test accuracy of the models: ${short(first.accuracy)}.`, unclear];
+      return [...[leading(rows)].flat(), `${first.direction === "higher" ? "Higher" : "Lower"} is better. ${scale(first)}Test accuracy of the models: ${short(first.accuracy)}.`, unclear];
     },
     columns: (rows) => {
       const span = range(rows, "low", "high");
@@ -183,6 +191,7 @@
         text("family", "family"),
         { head: "mean", n: true, cell: (row) => interval(row.mean, row.low, row.high), by: (row) => row.mean },
         { head: "interval", cell: (row) => (row.mean === null ? "" : bar(row.low, row.mean, row.high, span)), by: (row) => row.mean },
+        ...(some(rows, "rescaled") ? [{ head: "rescaled", n: true, cell: (row) => interval(row.rescaled, row.rescaled_low, row.rescaled_high), by: (row) => row.rescaled }] : []),
         ...(some(rows, "p_best") ? [{ head: "first in", n: true, cell: (row) => percent(row.p_best), by: (row) => row.p_best }] : []),
         { head: "against random", cell: (row) => verdict(row.versus_random), by: (row) => row.versus_random },
         ...(some(rows, "names") ? [{ head: "beats", cell: (row) => element("small", beaten(row, controls), "names") }] : []),
@@ -228,6 +237,22 @@
       ...measure, figure("chi\u00b2", "statistic"), figure("p", "p", 2), figure("W", "w", 2), figure("images", "n"), figure("explainers", "k"),
       figure("ranks", "detectable_rank"), figure("scores, one pair", "detectable_score"), figure("scores, all pairs", "detectable_score_all"),
       { head: "left out", cell: (row) => element("small", (row.left_out ?? "").replaceAll(" ", ", "), "names long") },
+    ],
+  });
+
+  if (data.quality) unmask.view("quality", data.quality, {
+    selects: [pooled("domain"), { id: "category", label: "Category", of: (row) => row.category, any: "all categories" }],
+    find: false,
+    columns: (rows) => [
+      ...measure,
+      { head: "reliability", n: true, cell: (row) => interval(row.reliability, row.reliability_low, row.reliability_high), by: (row) => row.reliability },
+      { head: "images agree", n: true, cell: (row) => interval(row.alpha, row.alpha_low, row.alpha_high), by: (row) => row.alpha },
+      { head: "controls apart", n: true, cell: (row) => (row.models ? `${row.separated} of ${row.models}` : short(null)), by: (row) => row.separated / row.models },
+      ...(some(rows, "mc") ? [
+        { head: "meta-consistency", n: true, cell: (row) => (row.mc === null ? short(null) : [short(row.mc), " ", element("small", row.mc_sd === null ? "" : `\u00b1 ${short(row.mc_sd)}`)]), by: (row) => row.mc },
+        figure("noise: same", "iac_nr", 2), figure("noise: same order", "iec_nr", 2), figure("disrupted: differs", "iac_ar", 2), figure("disrupted: worse", "iec_ar", 2),
+      ] : []),
+      figure("images", "images"), figure("explainers", "explainers"),
     ],
   });
 
