@@ -37,7 +37,7 @@ reference: $(READY)  ## Publish the default run's small tables and manifest to r
 	$(BIN)/unmask publish
 
 test: $(READY)  ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
 docs: $(READY)  ## Write docs/explainers.md and docs/metrics.md anew from the plug-ins
 	@mkdir -p docs
