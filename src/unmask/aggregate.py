@@ -25,6 +25,7 @@ from unmask.tables.columns import BOARDS, LARGE
 from unmask.tables.comparisons import control_rows, ratio_rows
 from unmask.tables.curves import mean_curves, read_curves
 from unmask.tables.entries import aliases, costs, describe, explainers, failures
+from unmask.tables.gates import gates
 from unmask.tables.image_maps import image_maps
 from unmask.tables.judged import read_judged
 from unmask.tables.read import Maps, read_accuracy, read_maps, read_scores
@@ -63,6 +64,7 @@ def run(config: Config) -> None:
     boards = leaderboards(config, scores, accuracy, maps)
     tables = {
         **boards,
+        "gates": gates(config, boards),
         **questions.tables(
             config,
             scores,

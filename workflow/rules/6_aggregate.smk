@@ -5,6 +5,7 @@ TABLES = (
     "ranking",
     "metric_clusters",
     "chance",
+    "gates",
     "mask_ratio",
     "accuracy",
     "failed",

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 Figure = tuple[str, Path]
 SCRIPTS = ("index.js", "index.table.js", "index.views.js", "index.gallery.js")  # in the order in which they run
 # Shown where they exist and are not empty.
-OPTIONAL = ("metric_clusters", "chance", "ratio_effects", "stability", "friedman", "hypotheses", "metric_quality")
+OPTIONAL = (
+    "metric_clusters",
+    "chance",
+    "gates",
+    "ratio_effects",
+    "stability",
+    "friedman",
+    "hypotheses",
+    "metric_quality",
+)
 # Where the figures of a kind stand, and what they are called there; any other kind stands among "more figures".
 KINDS = {
     "ranks": ("ranking", "Ranks under every metric"),
@@ -119,6 +128,9 @@ def views(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
     if "chance" in tables:
         keys = ["domain", "encoder", "metric", "removal", "variant"]
         shown["chance"] = tables["chance"][[*keys, "chance", "chance_by", "ceiling", "ceiling_by", "reason"]]
+    if "gates" in tables:
+        table = tables["gates"]
+        shown["gates"] = table[table["scope"] != "model"].drop(columns=["scope", "encoder", "removal"])
     if "metric_quality" in tables:
         table = tables["metric_quality"]
         shown["quality"] = table[table["scope"] != "model"].drop(columns=["scope", "encoder", "mc_input", "mc_model"])

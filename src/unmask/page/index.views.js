@@ -240,6 +240,19 @@
     ],
   });
 
+  if (data.gates) unmask.view("gates", data.gates, {
+    selects: [pooled("domain"), { id: "metric", label: "Gate", of: (row) => row.metric }],
+    hides: [hideControls],
+    style: looks,
+    columns: (rows) => [
+      text("explainer", "explainer"), text("family", "family"),
+      { head: "mean", n: true, cell: (row) => interval(row.mean, row.low, row.high), by: (row) => row.mean },
+      text("passes if", "rule"),
+      { head: "verdict", cell: (row) => verdict(row.verdict), by: (row) => row.verdict },
+      figure("scores", "n"), figure("failed", "failed"),
+    ],
+  });
+
   if (data.quality) unmask.view("quality", data.quality, {
     selects: [pooled("domain"), { id: "category", label: "Category", of: (row) => row.category, any: "all categories" }],
     find: false,
