@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unmask import digest, seeds
-from unmask.config import Config
+from unmask.config import Config, MetricSpec
 from unmask.errors import Skip
 from unmask.files import write_table
 from unmask.scoring import Cell, Work, explainer_settings, kept_cells, typed
@@ -91,10 +91,11 @@ def _tables(config: Config, work: Work, entries: list[str], folder: Path) -> Ite
     known = {entry: kept_cells(path) for entry, path in files.items()}
     found: dict[str, dict[str, pd.DataFrame]] = {entry: {} for entry in entries}
     described = {entry: _described(config, entry) for entry in entries}
+    cells = {entry: _cells(config, work, entry) for entry in entries}
     for condition in conditions(config["score"]["judge"]["repeats"]):
         under = _Under(config, work, condition)
         for entry in entries:
-            keys = {_key(described[entry], cell, condition): cell for cell in _cells(config, work, entry)}
+            keys = {_key(described[entry], cell, condition): cell for cell in cells[entry]}
             missing = [key for key in keys if key not in known[entry]]
             made = dict(zip(missing, under.score(entry, [keys[key] for key in missing]), strict=True))
             found[entry].update((key, made[key] if key in made else known[entry][key]) for key in keys)
@@ -107,14 +108,16 @@ def _tables(config: Config, work: Work, entries: list[str], folder: Path) -> Ite
         yield from tables.values()
 
 
+def removals(config: Config, metric: MetricSpec) -> list[str | None]:
+    """Those that a metric is judged under: the first, or None where it removes nothing; gates are not judged."""
+    if metric.plugin.meta.get("gate"):
+        return []
+    return config["score"]["removals"][:1] if "removal" in metric.plugin.meta["needs"] else [None]
+
+
 def _cells(config: Config, work: Work, entry: str) -> list[Cell]:
     """The cells of an explainer that metrics are judged by."""
-    first = config["score"]["removals"][0]
-    return [
-        cell
-        for cell in work.cells(config.explainer(entry))
-        if cell.removal in (None, first) and not cell.metric.plugin.meta.get("gate")
-    ]
+    return [cell for cell in work.cells(config.explainer(entry)) if cell.removal in removals(config, cell.metric)]
 
 
 def _described(config: Config, entry: str) -> list[Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from unmask import registry
 from unmask.config import Config, ExplainerSpec, MetricSpec
 from unmask.internals.catalogue import SEEN
+from unmask.judging import conditions, removals
 from unmask.passes import Passes, declared
 
 
@@ -154,7 +155,23 @@ def _score(config: Config, patches: int) -> Passes:
     ]
     once = scoring_passes(cells, config["explain"]["images"], patches, config["model"]["width"])
     # A group is a process of its own, but groups are few: what is drawn is counted once.
-    return Passes(once.forward * len(config.models), once.backward * len(config.models))
+    judged = _judged(config, patches)
+    models = len(config.models)
+    return Passes(models * (once.forward + judged.forward), models * (once.backward + judged.backward))
+
+
+def _judged(config: Config, patches: int) -> Passes:
+    """A model's passes for the scores that the metrics are judged by: nothing is shared between conditions."""
+    given, width = config["score"]["judge"], config["model"]["width"]
+    explainers = [config.explainer(entry) for entry in given["explainers"]]
+    metrics = [config.metric(name) for name in config["score"]["metrics"]]
+    cells = [(one, metric, removal) for one in explainers for metric in metrics for removal in removals(config, metric)]
+    images, times = min(given["images"], config["explain"]["images"]), len(conditions(given["repeats"]))
+    once = scoring_passes(cells, images, patches, width)
+    for one in explainers:
+        cost = explainer_cost(one, patches, width)
+        once.forward, once.backward = once.forward + images * cost.forward, once.backward + images * cost.backward
+    return Passes(times * once.forward, times * once.backward)
 
 
 def _inside(config: Config, images: dict[str, dict[str, int]]) -> Passes:

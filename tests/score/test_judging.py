@@ -5,7 +5,7 @@ import pytest
 import torch
 from test_score_stage import BROKEN, JOB, MODEL, config, of, prepared, results  # noqa: F401 (fixtures)
 
-from unmask import explain, judging, score
+from unmask import explain, judging, plan, score
 from unmask.config import Config
 from unmask.errors import UserError
 from unmask.files import read_json, read_table
@@ -220,3 +220,13 @@ def test_settings_of_a_group_change_with_its_own_judges_only(explained):
     one, other = settings(explained, explainers=("saliency", "oracle")), settings(explained)
     assert judging.settings(one, ["grad_cam"]) == judging.settings(other, ["grad_cam"])
     assert judging.settings(one, ["saliency", "random_patch"]) != judging.settings(other, ["saliency", "random_patch"])
+
+
+def test_what_judging_costs_is_planned(explained):
+    """Per condition: explaining, the curve of every explainer, and its ends once."""
+    given = settings(explained, explainers=("saliency", "grad_cam"), metrics=["pixel_flipping", "sparseness"])
+    planned = plan._judged(given, 4)
+    images, times, patches = 4, 5, 4
+    assert planned.backward == times * 2 * images
+    assert planned.forward == times * images * (2 + 2 * (patches - 1))
+    assert plan._judged(settings(explained, explainers=()), 4).total == 0
