@@ -92,11 +92,16 @@ def tables() -> dict[str, pd.DataFrame]:
     ratios = ratios.assign(
         minus_random=ratios["mean"], minus_random_low=ratios["low"], minus_random_high=ratios["high"]
     )
-    differences = by_domain.assign(encoder="scratch", control="random_toy")
-    null = differences[differences["explainer"] == "random_toy"]
-    keys = ["domain", "metric", "removal"]
-    base = differences[keys].merge(null[[*keys, "mean"]], on=keys, how="left")["mean"].to_numpy()
-    differences = differences.assign(difference=differences["mean"] - base)
+    ends = by_domain.pivot_table(
+        index=["domain", "metric", "removal"], columns="explainer", values="mean", dropna=False
+    )
+    keys = by_domain[["domain", "metric", "removal"]]
+    span = keys.merge(ends[["random_toy", "oracle_toy"]].reset_index(), how="left")
+    by_domain["rescaled"] = (
+        (by_domain["mean"] - span["random_toy"]) / (span["oracle_toy"] - span["random_toy"])
+    ).where(by_domain["controls_separated"])
+    chance = by_domain.drop_duplicates(["domain", "metric", "removal"])[["domain", "metric", "removal"]]
+    chance = chance.assign(scope="domain", encoder=None, variant=None, ceiling_by="oracle_toy")
     passes = np.where(entries["is_control"], 0, 2.0 ** rng.integers(0, 11, len(entries)))
     agreement = [
         {"scope": "all", "domain": domain, "metric_a": a[0], "removal_a": a[1], "metric_b": b[0], "removal_b": b[1]}
@@ -144,7 +149,7 @@ def tables() -> dict[str, pd.DataFrame]:
         "by_domain": by_domain,
         "ranking": pd.concat(ranking, ignore_index=True),
         "mask_ratio": ratios,
-        "controls": differences[differences["explainer"] != "random_toy"],
+        "chance": chance,
         "explainers": entries.assign(forward=passes, backward=0.0),
         "critical_difference": critical,
         "ratio_effects": effects,

@@ -117,35 +117,30 @@ def test_passes_count_forward_passes(source):
     assert Passes(backward=1).total == pareto.BACKWARD * Passes(forward=1).total
 
 
-def test_the_ladder_is_between_random_and_oracle():
-    """Encoders pooled by their numbers of images; lower is better, so gains are negative differences."""
-    names, rows = ["weak", "sharp", "oracle"], []
-    for encoder, n, gain in (
-        ("x", 10, {"weak": 0.0, "sharp": -0.2, "oracle": -0.4}),
-        ("y", 30, {"weak": -0.1, "sharp": -0.2, "oracle": -0.4}),
-    ):
-        rows += [
-            {
-                "encoder": encoder,
-                "metric": "m",
-                "removal": "mean",
-                "variant": None,
-                "direction": "lower",
-                "explainer": name,
-            }
-            | {"is_control": name == "oracle", "difference": gain[name], "n": n}
-            for name in names
+def test_the_ladder_has_the_places_of_the_board_and_the_ceiling_of_the_scale():
+    keys = [("m", "mean"), ("m", "zero"), ("plain", np.nan)]
+    board = pd.DataFrame(
+        [
+            {"metric": metric, "removal": removal, "variant": np.nan, "explainer": name, "is_control": name == "oracle"}
+            | {"rescaled": place if removal != "zero" else np.nan, "controls_separated": removal != "zero"}
+            for metric, removal in keys
+            for name, place in (("weak", 0.2), ("oracle", 1.0))
         ]
-    board = pd.DataFrame({"metric": ["m"], "removal": ["mean"], "variant": [np.nan], "controls_separated": [True]})
-    found = ladder.ladder(pd.DataFrame(rows), board, "oracle").set_index("explainer")
-    assert found["place"].to_dict() == pytest.approx({"weak": 0.075 / 0.4, "sharp": 0.5, "oracle": 1.0})
-    assert (found["label"] == "m@mean").all()
-    assert (found["scale"] == "oracle").all()
-    assert found["separated"].all()
-    without = ladder.ladder(pd.DataFrame(rows).query("explainer != 'oracle'"), board, "oracle").set_index("explainer")
-    assert without["place"].to_dict() == pytest.approx({"weak": 0.375, "sharp": 1.0})
-    worse = pd.DataFrame(rows).assign(difference=0.1)
-    assert ladder.ladder(worse, board, "oracle")["place"].isna().all()
+    )
+    chance = pd.DataFrame(
+        {
+            "metric": ["m", "m", "plain"],
+            "removal": ["mean", "zero", np.nan],
+            "variant": np.nan,
+            "ceiling_by": ["oracle", np.nan, "weak"],
+        }
+    )
+    found = ladder.ladder(board, chance).set_index(["label", "explainer"])
+    assert found["place"]["m@mean"].to_dict() == {"weak": 0.2, "oracle": 1.0}
+    assert found["place"]["m@zero"].isna().all()
+    assert found["scale"]["m@mean"].tolist() == ["oracle"] * 2
+    assert found["scale"]["plain"].tolist() == ["weak"] * 2
+    assert found["separated"]["m@zero"].tolist() == [False] * 2
 
 
 def test_a_metric_that_does_not_separate_the_controls_says_so(source):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NEEDS = ("controls", "by_domain")
+NEEDS = ("by_domain", "chance")
 ACROSS = 3  # panels beside one another
 LEAST, MOST = -0.75, 1.75  # what lies farther out stands at the edge as an arrow
 _METRIC = ["metric", "removal", "variant"]
@@ -23,14 +23,13 @@ _LOOKS = list(zip((*style.PALETTE, "#000000"), (*style.MARKERS, "X"), strict=Tru
 
 def pictures(source: Source) -> Iterator[Picture]:
     """One figure, a panel per domain, where there is a random control."""
-    null, oracle, board = source.null(), source.oracle(), source.tables["by_domain"]
-    differences = source.tables["controls"]
-    differences = differences[differences["control"] == null]
+    null, oracle, chance = source.null(), source.oracle(), source.tables["chance"]
+    board, chance = source.tables["by_domain"], chance[chance["scope"] == "domain"]
     panels = [
-        (domain, ladder(rows, board[board["domain"] == domain], oracle))
-        for domain, rows in differences.groupby("domain", sort=False)
+        (domain, ladder(rows, chance[chance["domain"] == domain]))
+        for domain, rows in board.groupby("domain", sort=False)
     ]
-    if panels:
+    if null is not None and panels:
         others = [name for name in source.controls() if name not in (null, oracle)]
         yield Picture(
             "controls",
@@ -39,37 +38,19 @@ def pictures(source: Source) -> Iterator[Picture]:
         )
 
 
-def ladder(differences: pd.DataFrame, board: pd.DataFrame, oracle: str | None) -> pd.DataFrame:
-    """Paired differences to the random control, pooled over encoders and rescaled per metric so that the oracle's is 1.
+def ladder(board: pd.DataFrame, chance: pd.DataFrame) -> pd.DataFrame:
+    """A domain's rescaled scores, and whose is 1.
 
-    Without an oracle's score the largest is 1. Columns: label, explainer, is_control, place (NaN where nothing is
-    better than the random control), scale (whose difference is 1), separated (the leaderboard's flag).
+    Columns: label, explainer, is_control, place (NaN where nothing is rescaled), scale (who is the ceiling), separated
+    (the leaderboard's flag).
     """
-    import pandas as pd
-
-    flags = {
-        metric_label(*keys): rows["controls_separated"].iloc[0]
-        for keys, rows in board.groupby(_METRIC, sort=False, dropna=False)
-    }
-    parts = []
-    for keys, rows in differences.groupby(_METRIC, sort=False, dropna=False):
-        weighted = rows.assign(total=rows["difference"] * rows["n"]).groupby("explainer", sort=False)
-        gain = weighted["total"].sum() / weighted["n"].sum() * (1 if rows["direction"].iloc[0] == "higher" else -1)
-        scale = oracle if oracle in gain else gain.idxmax()
-        unit = gain[scale]
-        parts.append(
-            pd.DataFrame(
-                {
-                    "label": metric_label(*keys),
-                    "explainer": gain.index,
-                    "is_control": weighted["is_control"].first().astype(bool).to_numpy(),
-                    "place": gain.to_numpy() / (unit if unit > 0 else float("nan")),
-                    "scale": scale,
-                    "separated": flags.get(metric_label(*keys)),
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
+    rungs = board[[*_METRIC, "explainer", "is_control", "rescaled", "controls_separated"]].merge(
+        chance[[*_METRIC, "ceiling_by"]], on=_METRIC, how="left"
+    )
+    return rungs.assign(
+        label=[metric_label(*keys) for keys in zip(*(rungs[name] for name in _METRIC), strict=True)],
+        is_control=rungs["is_control"].astype(bool),
+    ).rename(columns={"rescaled": "place", "ceiling_by": "scale", "controls_separated": "separated"})
 
 
 def draw(panels: list[tuple[str, pd.DataFrame]], others: list[str], null: str, oracle: str | None) -> Figure:
@@ -120,7 +101,7 @@ def _panel(
             continue
         if rows["scale"].iloc[0] != oracle:
             axes.text(1.02, y - 0.3, "\N{DOUBLE DAGGER}", ha="left", va="center", fontsize=5.5)
-            notes.add("\N{DOUBLE DAGGER} no score of the oracle: 1 is the best score.")
+            notes.add("\N{DOUBLE DAGGER} the oracle has no score above chance: 1 is the best score.")
         real = rows.loc[~rows["is_control"], "place"].dropna()
         if len(real):
             low, middle, high = real.quantile([0, 0.5, 1]).clip(LEAST, MOST)
