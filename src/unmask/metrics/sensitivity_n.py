@@ -29,8 +29,9 @@ META = {
 def score(case: Case, sizes: int, samples: int) -> np.ndarray:
     """Pearson correlation over `samples` random subsets of n patches, mean over n: float64 [N] in [-1, 1].
 
-    n is a half, a quarter ... of the patches, `sizes` of them; one patch alone is `faithfulness_estimate`. NaN where
-    the attribution or the fall of the target's logit is constant for a size.
+    n is a half, a quarter ... of the patches, `sizes` of them; one patch alone is `faithfulness_estimate`. With
+    2 ** `sizes` samples or more no patch is in no subset; with fewer, a sparse map may have the same sum everywhere.
+    NaN where the attribution or the fall of the target's logit is constant for a size.
     """
     maps = case.patch_maps.astype(np.float64)
     removed = [partitions(case, "sensitivity_n", 2**power, samples) for power in range(1, sizes + 1)]
