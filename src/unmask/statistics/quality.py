@@ -27,16 +27,18 @@ def quality_rows(study: Study, chance: pd.DataFrame, judged: pd.DataFrame) -> li
     metric tells the controls apart.
     """
     rows = []
+    boards = chance[(chance["scope"] == "model") & chance["variant"].isna()]
     for measured in study.metrics:
         metric, removal = measured.keys["metric"], measured.keys["removal"]
         verdicts = _verdicts(of(judged, metric, removal), measured.keys["direction"])
-        controls = of(chance[(chance["scope"] == "model") & chance["variant"].isna()], metric, removal)
+        controls = of(boards, metric, removal).dropna(subset="controls_separated")
+        flags = dict(
+            zip(zip(controls["domain"], controls["encoder"], strict=True), controls["controls_separated"], strict=True)
+        )
         for keys, view in _views(study, measured):
             chosen = view.takes_part(study)
             whole, single = split_half(study, view, chosen), agreement(study, view, chosen)
-            here = controls[controls["domain"].isin(view.domains)]
-            here = here if keys["encoder"] is None else here[here["encoder"] == keys["encoder"]]
-            known = here["controls_separated"].dropna()
+            known = [bool(flag) for model, flag in flags.items() if _within(model, keys)]
             rows.append(
                 {
                     **keys,
@@ -46,7 +48,7 @@ def quality_rows(study: Study, chance: pd.DataFrame, judged: pd.DataFrame) -> li
                     "images": _images(view, chosen),
                     "explainers": int(chosen.sum()),
                     **_pooled([one for model, one in verdicts.items() if _within(model, keys)]),
-                    "separated": int(known.astype(bool).sum()),
+                    "separated": sum(known),
                     "models": len(known),
                 }
             )
