@@ -320,4 +320,4 @@ def test_what_can_be_asked_for_is_what_the_config_knows():
     known = SCHEMA["properties"]["inside"]["properties"]["what"]
     assert known["items"]["enum"] == known["default"] == list(catalogue.FAMILIES)
     families = {quantity.family for quantity in (*catalogue.QUANTITIES.values(), *catalogue.MISSINGNESS.values())}
-    assert families | {"cka"} == set(catalogue.FAMILIES)
+    assert families | {"cka", "pictures"} == set(catalogue.FAMILIES)

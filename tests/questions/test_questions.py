@@ -35,6 +35,9 @@ def test_every_table_has_its_columns_and_scopes(plain):
     assert list(plain) == list(questions.COLUMNS)
     for name, table in plain.items():
         assert list(table.columns) == questions.COLUMNS[name]
+        if name == "metric_quality":  # judged with the boards, which are not given here
+            assert table.empty
+            continue
         assert len(table)
         if "scope" in table:
             assert set(table["scope"]) == {"all", "domain"}
