@@ -25,12 +25,12 @@ PANELS = {  # column: its head, and where a metric without any merit stands
 
 
 def pictures(source: Source) -> Iterator[Picture]:
-    """One figure for all domains, one for each."""
+    """One figure for all domains, one for each; none where nothing could be said of any metric."""
     table = source.tables["metric_quality"]
     table = table[table["scope"] != "model"]
     for domain, suffix in source.scopes():
         rows = of(table, domain)
-        if len(rows):
+        if rows[list(PANELS)].notna().any(axis=None):
             yield Picture(
                 f"quality{suffix}",
                 f"How reliable each metric's order of the explainers is, how far images agree, and whether scores "
