@@ -186,7 +186,7 @@ def _cell(config: Config, job: _Job, spec: ExplainerSpec, folder: Path) -> dict[
         raise
     except Skip as reason:
         return _without_maps(spec, path, "skipped", str(reason))
-    except Exception as error:  # a plug-in may raise anything, and must cost no other
+    except (Exception, SystemExit) as error:  # a plug-in may raise anything, and must cost no other
         return _without_maps(spec, path, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
     known = {
         "passes": result.measured,

@@ -260,7 +260,7 @@ def removal_rows(
         except Skip as reason:
             rows.append({"removal": name, "status": "skipped", "reason": str(reason)})
             continue
-        except Exception as error:  # a user's removal may raise anything, and must cost no other
+        except (Exception, SystemExit) as error:  # a user's removal may raise anything, and must cost no other
             rows.append(
                 {
                     "removal": name,
