@@ -19,9 +19,10 @@ from unmask import config as configs
 from unmask import explainers, files, registry, removals, seeds, subject
 from unmask.config import Config, ExplainerSpec, ModelId
 from unmask.errors import Skip, UserError
-from unmask.explain import choose, planned
+from unmask.explain import planned
 from unmask.layout import Layout
 from unmask.patches import patch_sum
+from unmask.sampling import explained
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,7 +82,7 @@ def load(config: Config, model_id: ModelId, count: int) -> Subject:
     device = resolve(config["device"])
     model, _ = subject.load_model(config, model_id, device)
     test = files.read_arrays(Layout(config.results).domain(model_id.domain) / "test.safetensors")
-    rows = choose(test["labels"], count, seeds.numpy_generator(config["seed"], "explain", model_id.domain))
+    rows = explained(test["labels"], count, config["seed"], model_id.domain)
     images = torch.from_numpy(test["images"][rows]).to(device).permute(0, 3, 1, 2).float().div(255).contiguous()
     with torch.no_grad():
         targets = torch.cat([model(part) for part in images.split(batch_size(device))]).argmax(1)

@@ -73,6 +73,7 @@ def settings(
         "removals": [removal_settings(config, name) for name in config["score"]["removals"]],
         "explainers": [explainer_settings(config, config.explainer(entry)) for entry in _entries(config, group)],
         "judge": judging.settings(config, _entries(config, group)),
+        "code": digest.code("unmask.score"),  # more than what cells depend on, which are kept where only this changed
         "common": common_settings(config),
     }
 

@@ -71,9 +71,9 @@ def explainer_settings(config: Config, spec: ExplainerSpec) -> dict[str, Any]:
 
 
 def common_settings(config: Config) -> dict[str, Any]:
-    """What every cell depends on: the code of the stage, the libraries' versions, and how images are batched."""
+    """What every cell depends on: the code that scores, the libraries' versions, and how images are batched."""
     engine = {key: config["score"][key] for key in ("batch", "engine")}
-    return {"code": digest.code("unmask.score"), "versions": digest.versions(*LIBRARIES), **engine}
+    return {"code": digest.code("unmask.scoring"), "versions": digest.versions(*LIBRARIES), **engine}
 
 
 def kept_cells(path: Path) -> dict[str, pd.DataFrame]:

@@ -213,8 +213,8 @@ def test_an_edited_plugin_reruns_its_group_and_recomputes_its_cell(edited):
     assert results == {
         f"4_maps/{MODEL}/red.safetensors",
         f"4_maps/{MODEL}/own.json",
-        f"5_scores/{MODEL}/cells/red.parquet",
-        f"5_scores/{MODEL}/own.parquet",
+        *(f"5_scores/{MODEL}/{name}{kind}.parquet" for name in ("cells/red", "own") for kind in ("", ".curves")),
+        f"5_scores/{MODEL}/own.judged.parquet",
     }
 
 
