@@ -141,7 +141,7 @@ def _optimiser(model: Classifier, recipe: dict[str, Any]) -> torch.optim.Optimiz
         layer_decay=recipe["layer_decay"],
         no_weight_decay_list=model.backbone.no_weight_decay() if hasattr(model.backbone, "no_weight_decay") else (),
     )
-    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
 
 def _epoch(

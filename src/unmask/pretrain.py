@@ -142,7 +142,7 @@ def _optimiser(model: SimMIM, recipe: dict[str, Any]) -> torch.optim.Optimizer:
         {"params": [p for n, p in named if not plain(n, p)], "weight_decay": recipe["weight_decay"]},
         {"params": [p for n, p in named if plain(n, p)], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
 
 def _epoch(
