@@ -131,13 +131,16 @@ def leaderboards(config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame, m
         scope = "model" if "encoder" in keys else "domain" if keys else "all"
         made = scopes.board((scope, keys.get("domain"), keys.get("encoder")), metric, pool, entries(**keys))
         rows[name].extend({**keys, **metric, **row, "accuracy": test} for row in made.rows)
-        rows["chance"].append({"scope": scope, **keys, **metric, **made.scale.row()})
+        if metric["metric"] not in config.gates:
+            rows["chance"].append({"scope": scope, **keys, **metric, **made.scale.row()})
         return made.verdicts
 
     for metric, cells in table.metrics():
         for cell in cells:
             keys, test = {"domain": cell.domain, "encoder": cell.encoder}, tests[cell.domain, cell.encoder]
             found = place("leaderboard", keys, metric, Pool([cell], table.draws), test)
+            if metric["metric"] in config.gates:
+                continue
             rows["controls"].extend({**keys, **metric, **row} for row in control_rows(found))
             ratio = {"mask_ratio": config.mask_ratio(cell.encoder), "accuracy": test}
             rows["mask_ratio"].extend({**keys, **ratio, **metric, **row} for row in ratio_rows(found))

@@ -131,7 +131,8 @@ def parser() -> argparse.ArgumentParser:
         command("inside", "stage 5, beside the scores: what is inside a model, or any checkpoint", config=False)
     )
     command("aggregate", "stage 6: leaderboards with intervals from all scores")
-    command("report", "stage 7: figures and the page")
+    report = command("report", "stage 7: figures and the page")
+    report.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that draw figures (default: 1)")
     command("manifest", "write results/manifest.json: config, hashes, code, environment, seeds and times of a run")
     _compare_arguments(
         command("compare", "set two leaderboards side by side; exit code 1 where they differ", config=False)

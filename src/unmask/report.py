@@ -26,8 +26,11 @@ def settings(config: Config) -> dict[str, Any]:
     }
 
 
-def run(config: Config) -> None:
-    """Draw the figures and write the page; raises `UserError` where the leaderboards are missing."""
+def run(config: Config, jobs: int = 1) -> None:
+    """Draw the figures, in `jobs` processes, and write the page.
+
+    Raises `UserError` where the leaderboards are missing.
+    """
     from unmask.figures import catalogue
     from unmask.page.build import page
 
@@ -38,7 +41,7 @@ def run(config: Config) -> None:
             # Without gaps it is read as numpy's bool, which is not True or False itself.
             table["controls_separated"] = table["controls_separated"].astype(object)
     chosen = catalogue.pictures(catalogue.source(config))
-    drawn = catalogue.draw(chosen, layout)
+    drawn = catalogue.draw(chosen, layout, jobs)
     figures = {one.name: (one.caption, drawn[one.name]) for one in chosen}
     (layout.report / "figures").mkdir(parents=True, exist_ok=True)  # where nothing can be drawn, too
     index = layout.report / "index.html"

@@ -1,8 +1,10 @@
 """The page and the figures on a results folder with planted effects and hostile names."""
 
+import base64
 import json
 import re
 import shutil
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -46,9 +48,14 @@ class Page(HTMLParser):
             self.text.append(data)
 
 
+def data(page, script):
+    """What a script element holds, as a browser would unpack it."""
+    return json.loads(zlib.decompress(base64.b64decode(page.scripts[script])))
+
+
 def unpacked(page, name):
     """A packed table of the page as a frame."""
-    table = json.loads(page.scripts["tables"])[name]
+    table = data(page, "tables")[name]
     columns = {
         key: column if isinstance(column, list) else [column["of"][place] for place in column["at"]]
         for key, column in table["columns"].items()
@@ -112,7 +119,7 @@ def test_names_and_reasons_of_users_are_escaped(html):
     assert EVIL_NAME in text
     assert EVIL_REASON in text
     assert EVIL_NAME in unpacked(page, "boards")["explainer"].tolist()
-    plates = json.loads(page.scripts["plates"])
+    plates = data(page, "plates")
     assert EVIL_NAME in {one["name"] for one in plates["explainers"]}
     assert EVIL_CLASS in {one["class"] for one in plates["domains"][0]["images"]}
 

@@ -22,8 +22,9 @@ rule report:
         f"{RESULTS}/logs/7_report.log",
     benchmark:
         f"{RESULTS}/benchmarks/7_report.tsv"
+    threads: 4
     params:
         config=f"{RESULTS}/config.json",
         settings=dag.settings(CONFIG, "report"),
     shell:
-        "unmask report --config {params.config:q} > {log:q} 2>&1"
+        "unmask report --config {params.config:q} --jobs {threads} > {log:q} 2>&1"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +56,7 @@ KINDS = (
     image_maps,
     galleries,
 )
+_shared: tuple[Sequence[Picture], Layout]  # what the processes draw
 
 
 def source(config: Config) -> Source:
@@ -78,7 +81,20 @@ def pictures(source: Source) -> list[Picture]:
     return [one for kind in KINDS if set(kind.NEEDS) <= set(source.tables) for one in kind.pictures(source)]
 
 
-def draw(chosen: Iterable[Picture], layout: Layout) -> dict[str, Path]:
-    """Draw figures as PDF and PNG below the report's folder; returns the PNGs by name."""
+def draw(chosen: Sequence[Picture], layout: Layout, jobs: int = 1) -> dict[str, Path]:
+    """Draw figures as PDF and PNG below the report's folder, in `jobs` processes; returns the PNGs by name."""
+    global _shared
+    _shared = (chosen, layout)
     with style.styled():
-        return {one.name: style.save(one.draw(), layout.report / "figures" / one.name)[1] for one in chosen}
+        if jobs == 1 or "fork" not in multiprocessing.get_all_start_methods():
+            paths = [_draw(place) for place in range(len(chosen))]
+        else:
+            # Forked processes have the tables and pictures already; a figure is drawn the same wherever it is.
+            with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+                paths = list(pool.map(_draw, range(len(chosen))))
+    return {one.name: path for one, path in zip(chosen, paths, strict=True)}
+
+
+def _draw(place: int) -> Path:
+    chosen, layout = _shared
+    return style.save(chosen[place].draw(), layout.report / "figures" / chosen[place].name)[1]

@@ -28,14 +28,29 @@ def pictures(source: Source) -> Iterator[Picture]:
                 draw,
                 matrix(source.board(None), order),
                 set(source.controls()),
-                f"Rank by pooled mean (1 = best), sorted by mean rank. {same_maps(source.board(None))}".strip(),
+                headline(source.board(None)),
             ),
         )
 
 
+def headline(board: pd.DataFrame) -> str:
+    """What the ranks are, under which removal, and who is not ranked."""
+    removals = board["removal"].dropna().unique()
+    first = f" Metrics that remove patches: under the first removal, {removals[0]}." if len(removals) > 1 else ""
+    return f"Rank by pooled mean (1 = best), sorted by mean rank.{first} {same_maps(board)}".strip()
+
+
 def matrix(board: pd.DataFrame, order: list[str]) -> pd.DataFrame:
-    """Ranks, explainers x metrics with their removals, in the tables' order of metrics."""
-    labels = [metric_label(*keys) for keys in zip(board["metric"], board["removal"], board["variant"], strict=True)]
+    """Ranks, explainers x metrics, in the tables' order; a metric that removes patches under its first removal.
+
+    With all removals the columns are too narrow to read; another figure compares the removals.
+    """
+    board = board[board.groupby("metric")["rank"].transform("count") > 0]  # gates rank nobody
+    first = board.groupby("metric", sort=False)["removal"].transform("first")
+    board = board[board["removal"].isna() | (board["removal"] == first)]
+    labels = [
+        metric_label(metric, None, variant) for metric, variant in zip(board["metric"], board["variant"], strict=True)
+    ]
     table = board.assign(column=labels).pivot(index="explainer", columns="column", values="rank")
     return table.reindex(index=order, columns=list(dict.fromkeys(labels)))
 
@@ -61,7 +76,7 @@ def draw(ranks: pd.DataFrame, controls: set[str], title: str) -> Figure:
     axes.set_xticks(
         range(columns),
         [style.readable(name, 40) for name in ranks.columns],
-        rotation=40,
+        rotation=60,
         ha="right",
         rotation_mode="anchor",
     )

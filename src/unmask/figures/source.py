@@ -101,11 +101,13 @@ def same_maps(board: pd.DataFrame) -> str:
 
 
 def panels(board: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """One metric per category, the first that was scored, with its first removal: (label, rows)."""
+    """One metric per category, the first that was scored and ranks, with its first removal: (label, rows)."""
     import pandas as pd
 
     chosen = []
     scored = board[board["mean"].notna() & board["variant"].isna()]
+    if "rank" in board:
+        scored = scored[scored.groupby("metric")["rank"].transform("count") > 0]
     for _, rows in scored.groupby("category", sort=False):
         first = rows.iloc[0]
         same = rows["removal"].isna() if pd.isna(first["removal"]) else rows["removal"] == first["removal"]

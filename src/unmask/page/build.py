@@ -1,6 +1,6 @@
 """`index.html`: one file without outside references, from the tables, the pictures and the plug-ins' META.
 
-Everything that comes from users' files is escaped: jinja2 escapes text, and data for the script is JSON without `<`.
+Everything that comes from users' files is escaped: jinja2 escapes text, and data for the script is base64.
 The page's template, style and scripts are `index.*` beside this file.
 """
 
@@ -13,7 +13,7 @@ from unmask.config import Config
 from unmask.files import read_table
 from unmask.layout import Layout
 from unmask.page import about, answers, inside
-from unmask.page.embed import data_uri, embedded, number, packed, records
+from unmask.page.embed import data_uri, deflated, number, packed, records
 from unmask.page.plates import plates
 from unmask.tables.columns import BOARDS
 
@@ -55,7 +55,7 @@ KINDS = {
     "image_maps": ("inside", "Which images lie together"),
 }
 # Of these the page holds the one of all domains; single domains lie with the figures, or it would be too heavy.
-POOLED = ("quality", "missingness", "inside_attention", "inside_features", "cka")
+POOLED = ("agreement", "effects", "removals", "quality", "missingness", "inside_attention", "inside_features", "cka")
 SECTIONS = ("ranking", "leaderboards", "ratios", "questions", "inside", "figures", "reconstructions", "data")
 
 
@@ -84,8 +84,8 @@ def page(config: Config, layout: Layout, tables: dict[str, pd.DataFrame], figure
     return environment.get_template("index.html").render(
         css=(folder / "index.css").read_text(encoding="utf-8"),
         scripts=[(folder / name).read_text(encoding="utf-8") for name in SCRIPTS],
-        tables=embedded(views(tables)),
-        gallery=gallery and embedded(gallery),
+        tables=deflated(views(tables, config.gates)),
+        gallery=gallery and deflated(gallery),
         confidence=config["aggregate"]["confidence"],
         bootstrap=config["aggregate"]["bootstrap"],
         summary=about.summary(config),
@@ -111,14 +111,18 @@ def page(config: Config, layout: Layout, tables: dict[str, pd.DataFrame], figure
     )
 
 
-def views(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
-    """The tables that `index.views.js` shows, packed; what an older run's tables lack is a column of nothing."""
+def views(tables: dict[str, pd.DataFrame], gates: list[str]) -> dict[str, Any]:
+    """The tables that `index.views.js` shows, packed; what an older run's tables lack is a column of nothing.
+
+    `gates` have a view of their own.
+    """
     import pandas as pd
 
     columns = BOARDS["leaderboard"]
     parts = [tables[name].reindex(columns=columns).astype(object) for name in ("overall", "by_domain", "leaderboard")]
+    boards = pd.concat(parts, ignore_index=True)
     shown = {
-        "boards": pd.concat(parts, ignore_index=True),
+        "boards": boards[~boards["metric"].isin(gates)],
         "ranking": tables["ranking"].reindex(columns=BOARDS["ranking"]),
         "failed": tables["failed"],
     }

@@ -1,10 +1,11 @@
-"""How things get into the page: numbers as text, tables and other data as JSON, pictures as data URIs."""
+"""How things get into the page: numbers as text, tables and other data as deflated JSON, pictures as data URIs."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,10 @@ def number(value: Any, digits: int = 3) -> str:
     return f"{value * (1 + 1e-12):.{digits}g}".replace("-", "\N{MINUS SIGN}")
 
 
-def embedded(value: Any) -> Any:
-    """JSON for a `<script type="application/json">`: no `<`, so nothing inside can end the element."""
-    from markupsafe import Markup
-
-    text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+def deflated(value: Any) -> str:
+    """JSON for a `<script>` that holds data: zlib's stream in base64, a quarter of its size; browsers unpack it."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,10 +1,9 @@
-"use strict";
 // The gallery browser: one image, the maps of the chosen explainers side by side.
-(() => {
+await (async () => {
   const root = document.getElementById("gallery");
   if (!root) return;
   const { element, distinct, data } = unmask;
-  const plates = JSON.parse(document.getElementById("plates").textContent);
+  const plates = await unmask.unpacked("plates");
   const at = (id) => document.getElementById(`gallery-${id}`);
   const [domainSelect, encoderSelect] = [at("domain"), at("encoder")];
   const level = Object.fromEntries([...plates.alphabet].map((letter, i) => [letter, i]));

@@ -1,4 +1,3 @@
-"use strict";
 // What the page's scripts share: making elements, writing numbers, reading packed tables; and the light or dark theme.
 const unmask = {
   element(tag, content = "", className = "") {
@@ -11,15 +10,19 @@ const unmask = {
   short(value, digits = 3) {
     return value === null || value === undefined ? "\u2013" : String(Number(value.toPrecision(digits))).replace(/^-/, "\u2212");
   },
-  data: Object.fromEntries(
-    Object.entries(JSON.parse(document.getElementById("tables").textContent)).map(([name, table]) => {
-      const columns = Object.entries(table.columns).map(([key, column]) =>
-        [key, Array.isArray(column) ? column : column.at.map((place) => column.of[place])]);
-      const rows = Array.from({ length: table.rows }, (_, i) => Object.fromEntries(columns.map(([key, values]) => [key, values[i]])));
-      return [name, rows];
-    })),
+  // The data in a script element: JSON, deflated, in base64.
+  async unpacked(id) {
+    const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (letter) => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
+  },
   distinct: (values) => [...new Set(values)],
 };
+unmask.data = Object.fromEntries(Object.entries(await unmask.unpacked("tables")).map(([name, table]) => {
+  const columns = Object.entries(table.columns).map(([key, column]) =>
+    [key, Array.isArray(column) ? column : column.at.map((place) => column.of[place])]);
+  const rows = Array.from({ length: table.rows }, (_, i) => Object.fromEntries(columns.map(([key, values]) => [key, values[i]])));
+  return [name, rows];
+}));
 
 (() => {
   const button = document.getElementById("theme");

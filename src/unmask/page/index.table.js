@@ -1,4 +1,3 @@
-"use strict";
 // Sorting: a button in every header; numbers as numbers, cells without a value last whichever way.
 (() => {
   const key = (row, column) => {

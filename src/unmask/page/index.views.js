@@ -1,4 +1,3 @@
-"use strict";
 // Tables that choose their rows: every select narrows what the next one offers.
 (() => {
   const { data, element, short, distinct } = unmask;

@@ -102,12 +102,13 @@ class Study:
 
 
 def study(config: Config, scores: pd.DataFrame, aliases: dict[str, str]) -> Study:
-    """Arrange the long table; `aliases` names the entries to leave out."""
+    """Arrange the long table without variants, gates (which never rank) and the entries in `aliases`."""
     import numpy as np
     import pandas as pd
 
     plain = scores["variant"].isna() | (scores["variant"] == "")
-    scores = scores.loc[plain & ~scores["explainer"].isin(list(aliases)), READ].reset_index(drop=True)
+    left_out = scores["explainer"].isin(list(aliases)) | scores["metric"].isin(config.gates)
+    scores = scores.loc[plain & ~left_out, READ].reset_index(drop=True)
     held = set(scores["explainer"].unique())
     entries = [entry for entry in config.entries if entry in held]
     table = Table(scores, entries, config["seed"], config["aggregate"]["bootstrap"])
