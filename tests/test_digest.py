@@ -55,6 +55,15 @@ def test_messages_and_the_command_line_do_not_count(package):
     assert digest.code("unmask.finetune") == before
 
 
+def test_an_edit_of_tables_or_figures_reruns_no_earlier_stage(package):
+    stages = ("data", "pretrain", "finetune", "explain", "score", "scoring", "inside", "aggregate", "report")
+    before = {name: digest.code(f"unmask.{name}") for name in stages}
+    edit(package / "statistics" / "boards.py", '"rank": ranks[i]', '"rank": 1 + ranks[i]')
+    edit(package / "figures" / "catalogue.py", "jobs: int = 1", "jobs: int = 2")
+    changed = {name for name in stages if digest.code(f"unmask.{name}") != before[name]}
+    assert changed == {"aggregate", "report"}
+
+
 def test_of_ignores_key_order():
     assert digest.of({"a": 1, "b": [1, 2]}) == digest.of({"b": [1, 2], "a": 1})
     assert digest.of({"a": 1}) != digest.of({"a": 2})
