@@ -32,6 +32,7 @@ rule aggregate:
     input:
         scores=dag.score_files(CONFIG),
         models=dag.model_files(CONFIG),
+        inside=dag.inside_files(CONFIG),
         submissions=dag.submission_files(CONFIG),
     output:
         scores=f"{RESULTS}/6_leaderboards/scores.parquet",
