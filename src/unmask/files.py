@@ -79,7 +79,9 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: M
 
     with atomic(path) as temporary:
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        save_file(contiguous, temporary, metadata=dict(metadata or {}))
+        given = dict(metadata or {})
+        # Of neither arrays nor metadata, safetensors would write a header that it cannot read.
+        save_file(contiguous, temporary, metadata=given if given or contiguous else None)
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
