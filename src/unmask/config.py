@@ -196,6 +196,13 @@ def load(path: str | Path) -> Config:
     return Config(data)
 
 
+def defaults(section: str) -> dict[str, Any]:
+    """What a section of the config holds where nothing is said."""
+    data: dict[str, Any] = {}
+    _fill(data, {"properties": {section: SCHEMA["properties"][section]}})
+    return data[section]
+
+
 def _with_defaults(data: dict[str, Any]) -> dict[str, Any]:
     found = problems(data, SCHEMA, "config")
     if found:
@@ -224,6 +231,9 @@ def _check(config: Config) -> None:
     _check_submissions(config)
     for name in config["inside"]["removals"] or []:
         registry.find("removals", name, config.plugins, "inside.removals")
+    for family, given in config["inside"].items():
+        for name in given.get("removals", []) if isinstance(given, dict) else []:
+            registry.find("removals", name, config.plugins, f"inside.{family}.removals")
     low, high = config["pretrain"]["crop_scale"]
     if low > high:
         raise UserError(f"pretrain.crop_scale: [{low}, {high}] is not a range; write the smaller share first")

@@ -7,6 +7,9 @@ Reads a model, the encoder that it came from, and images of its domain; writes b
     grams.safetensors      Gram matrices [layers, n, n] of the phases' features, for CKA between any two encoders
     pictures.safetensors   of each phase the attention of every head on some images, the leading patch filters, and the
                            features of all images; the labels
+    counterfactuals.parquet  one row per removal and image (`unmask.internals.counterfactuals`); after fine-tuning only
+    surrogates.parquet     one row per surrogate, removal, image and quantity (`unmask.internals.surrogates`), and what
+    surrogates.json        those say that are faithful enough; after fine-tuning only
 
 The phase `before` is the network that fine-tuning started from: the pretrained encoder, or its random weights. It is
 measured once per encoder and pretraining seed, beside the first fine-tuning seed. What cannot be computed is a row
@@ -22,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 from unmask import digest, registry
 from unmask.config import Config, ModelId
 from unmask.errors import Skip, UserError
-from unmask.files import read_arrays, read_table, write_arrays, write_table
+from unmask.files import read_arrays, read_json, read_table, write_arrays, write_table
+from unmask.internals import decisions
 from unmask.internals.catalogue import SEEN
 from unmask.layout import Layout
 from unmask.sampling import explained
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     import torch
 
     from unmask.internals.measure import Found, Labelled
+    from unmask.internals.scenes import Scenes
     from unmask.models.classifier import Classifier, ConvClassifier
 
 ATTRIBUTION = "input_x_gradient"
@@ -57,6 +62,7 @@ MISSINGNESS = ("removal", "fraction", "quantity", "image_id", "value", "status",
 def settings(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetune_seed: int) -> dict[str, Any]:
     """All of the config, the code and the libraries that the tables depend on, beside the files read."""
     plugins = [registry.find("explainers", ATTRIBUTION), *_removals(config)]
+    plugins += [plugin for family in decisions.FAMILIES for plugin in decisions.removals(config, family)]
     return {
         "seed": [config["seed"], pretrain_seed, finetune_seed],
         "model": ModelId(domain, encoder, pretrain_seed, finetune_seed).folder,
@@ -104,6 +110,9 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
     with counted(model) as spent["missingness"]:
         missing = removal_rows(_removals(config), model, test, keep, ids) if "missingness" in families else []
     folder = Layout(config.results).inside(model_id)
+    with counted(model) as spent["decisions"]:
+        scenes = _scenes(config, domain, len(ids))
+        decisions.write(folder, config, decisions.Subject(model, test.images, ids, scenes), domain)
     write_arrays(
         folder / "grams.safetensors",
         {phase: one.grams for phase, one in found.items() if one.grams is not None},
@@ -168,6 +177,16 @@ def _images(config: Config, domain: str, device: torch.device) -> tuple[list[str
     }
     ids = read_table(folder / "test.csv")["image_id"].astype(str)
     return ids.iloc[rows["test"]].tolist(), parts["test"], parts["train"]
+
+
+def _scenes(config: Config, domain: str, count: int) -> Scenes:
+    """What is known of the first `count` test images of `_images`."""
+    from unmask.internals.scenes import scenes
+
+    folder = Layout(config.results).domain(domain)
+    arrays = read_arrays(folder / "test.safetensors")
+    rows = explained(arrays["labels"], count, config["seed"], domain)
+    return scenes(arrays, rows, read_json(folder / "card.json")["classes"])
 
 
 def _before(

@@ -39,7 +39,7 @@ class Layout:
         return self.results / "5_scores" / model.folder
 
     def inside(self, model: ModelId) -> Path:
-        """`layers.parquet`, `missingness.parquet`, `grams.safetensors`, `pictures.safetensors`."""
+        """`layers|missingness|counterfactuals|surrogates.parquet`, `surrogates.json`, `grams|pictures.safetensors`."""
         return self.results / "5_inside" / model.folder
 
     @property

@@ -10,6 +10,8 @@ from pathlib import Path
 from unmask import registry
 from unmask.config import Config, ExplainerSpec, MetricSpec
 from unmask.internals.catalogue import SEEN
+from unmask.internals.decisions import FAMILIES, limits
+from unmask.internals.flipping import most_sets
 from unmask.judging import conditions, removals
 from unmask.passes import Passes, declared
 
@@ -179,12 +181,13 @@ def _inside(config: Config, images: dict[str, dict[str, int]]) -> Passes:
 
     The reconstructions of in-painting are passes too; where a removal or family does not apply, it is less.
     """
-    given, total = config["inside"], Passes()
+    given, total = config["inside"], Passes(forward=_decisions(config, images))
     what, phases = set(given["what"]), 1 + 1 / len(config["seeds"]["finetune"])
     kinds = registry.available("removals", config.plugins) if given["removals"] is None else given["removals"]
     for counts in images.values():
         test, train = min(given["images"], counts["test"]), min(given["train"], counts["train"])
-        total.forward += round(phases * test * (bool(what - {"mask_token", "missingness"}) + ("mask_token" in what)))
+        layers = bool(what - {"mask_token", "missingness", *FAMILIES})
+        total.forward += round(phases * test * (layers + ("mask_token" in what)))
         total.forward += round(phases * min(SEEN, test)) * ("pictures" in what)
         total.forward += round(phases * train * ("probes" in what)) + test * ("attribution" in what)
         total.forward += (
@@ -193,6 +196,24 @@ def _inside(config: Config, images: dict[str, dict[str, int]]) -> Passes:
         total.backward += test * ("attribution" in what)
     models = len(config.models) // len(images)
     return Passes(models * total.forward, models * total.backward)
+
+
+def _decisions(config: Config, images: dict[str, dict[str, int]]) -> int:
+    """A model's images per domain, for the sets of patches that are tried at most: mostly it is a fraction of them."""
+    given = config["inside"]
+    patches = (config["image"]["size"] // config["image"]["patch"]) ** 2
+    total = 0
+    if "counterfactuals" in given["what"]:
+        own = given["counterfactuals"]
+        most = min(own["images"], given["images"])
+        count = sum(min(most, counts["test"]) for counts in images.values())
+        total += count * len(own["removals"]) * (most_sets(patches, limits(own)) + 2)
+    if "surrogates" in given["what"]:
+        own = given["surrogates"]
+        for counts in images.values():
+            test = min(given["images"], counts["test"])
+            total += test + min(own["images"], test) * len(own["removals"]) * (own["fitting"] + own["held_out"] + 1)
+    return total
 
 
 def _images(config: Config, domain: str) -> dict[str, int]:

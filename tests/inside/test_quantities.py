@@ -319,5 +319,6 @@ def test_what_can_be_asked_for_is_what_the_config_knows():
 
     known = SCHEMA["properties"]["inside"]["properties"]["what"]
     assert known["items"]["enum"] == known["default"] == list(catalogue.FAMILIES)
-    families = {quantity.family for quantity in (*catalogue.QUANTITIES.values(), *catalogue.MISSINGNESS.values())}
+    tables = catalogue.QUANTITIES, catalogue.MISSINGNESS, catalogue.COUNTERFACTUALS, catalogue.SURROGATES
+    families = {quantity.family for table in tables for quantity in table.values()}
     assert families | {"cka", "pictures"} == set(catalogue.FAMILIES)

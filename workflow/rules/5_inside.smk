@@ -11,6 +11,9 @@ rule inside_model:
         missingness=f"{INSIDE}/missingness.parquet",
         grams=f"{INSIDE}/grams.safetensors",
         pictures=f"{INSIDE}/pictures.safetensors",
+        counterfactuals=f"{INSIDE}/counterfactuals.parquet",
+        surrogates=f"{INSIDE}/surrogates.parquet",
+        contents=f"{INSIDE}/surrogates.json",
     log:
         f"{RESULTS}/logs/5_inside/{{domain}}_{{encoder}}_p{{pretrain_seed}}f{{finetune_seed}}.log",
     benchmark:

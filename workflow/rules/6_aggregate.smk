@@ -25,6 +25,8 @@ TABLES = (
     "inside_effects",
     "cka",
     "image_maps",
+    "counterfactuals",
+    "surrogates",
 )
 
 

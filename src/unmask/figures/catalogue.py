@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from unmask.config import Config
 from unmask.figures import (
     agreement,
+    counterfactual_sets,
+    counterfactuals,
     critical,
     curves,
     effects,
@@ -28,6 +30,8 @@ from unmask.figures import (
     removals,
     similarity,
     style,
+    surrogate_maps,
+    surrogates,
 )
 from unmask.figures.source import Picture, Source
 from unmask.files import read_table
@@ -54,6 +58,10 @@ KINDS = (
     similarity,
     heads,
     image_maps,
+    counterfactuals,
+    counterfactual_sets,
+    surrogates,
+    surrogate_maps,
     galleries,
 )
 _shared: tuple[Sequence[Picture], Layout]  # what the processes draw

@@ -74,8 +74,8 @@ def draw(
     for row, (image, mask, label, (_, correct)) in enumerate(zip(images, masks, labels, rows, strict=True)):
         axes = grid[row, 0]
         axes.imshow(image, interpolation="nearest")
-        _outline(axes, mask, "#FFFFFF", 1.6)
-        _outline(axes, mask, "#000000", 0.7)
+        outline(axes, mask, "#FFFFFF", 1.6)
+        outline(axes, mask, "#000000", 0.7)
         axes.set_ylabel(
             label, rotation=0, ha="right", va="center", fontsize=6, color="#000000" if correct else style.PALETTE[1]
         )
@@ -114,11 +114,11 @@ def overlay(axes: Axes, image: np.ndarray, mask: np.ndarray, column: Column, row
         interpolation="nearest",
         extent=extent,
     )
-    _outline(axes, mask, "#FFFFFF" if not column.signed else "#000000", 0.4)
+    outline(axes, mask, "#FFFFFF" if not column.signed else "#000000", 0.4)
 
 
-def _outline(axes: Axes, mask: np.ndarray, colour: str, width: float) -> None:
-    """Trace the mask along the edges of its pixels."""
+def outline(axes: Axes, mask: np.ndarray, colour: str, width: float) -> None:
+    """Trace a mask bool [H, W] along the edges of its pixels."""
     import numpy as np
 
     padded = np.pad(mask, 1)

@@ -30,6 +30,8 @@ FAMILIES = {
     "mask_token": "masked against visible tokens",
     "pictures": "attention head by head, patch filters, maps of the images by PCA and t-SNE",
     "missingness": "predictions and features against the fraction of the image removed, per removal",
+    "counterfactuals": "the fewest patches whose removal changes the decision, per removal",
+    "surrogates": "small trees and sparse linear models in place of the model, and how faithful they are",
 }
 QUANTITIES = {
     "attention_distance": Quantity(
@@ -156,6 +158,84 @@ MISSINGNESS = {
         "Crabbe & van der Schaar 2022",
     ),
     "accuracy": Quantity("missingness", "accuracy", "share", "of the label from what is left", "Jain et al. 2022"),
+}
+COUNTERFACTUALS = {
+    "flipped": Quantity(
+        "counterfactuals",
+        "decisions changed",
+        "share",
+        "images whose decision some set of so many patches changes",
+        "after Martens & Provost 2014",
+    ),
+    "counterfactual_size": Quantity(
+        "counterfactuals",
+        "size of the set",
+        "patches",
+        "the smallest set of patches found whose removal changes the decision; an image without one counts as the"
+        " largest set that was searched for (a restricted mean). Small = the decision hangs on little",
+        "after Martens & Provost 2014; restricted mean: Royston & Parmar 2013",
+    ),
+    "greedy_size": Quantity(
+        "counterfactuals",
+        "size of greedy's set",
+        "patches",
+        "the same before the set is refined",
+        "after Martens & Provost 2014",
+    ),
+    "proven_smallest": Quantity(
+        "counterfactuals",
+        "proven smallest",
+        "share",
+        "changed decisions of which every smaller set was tried",
+        "",
+    ),
+    "counterfactual_evidence": Quantity(
+        "counterfactuals",
+        "on the evidence",
+        "share",
+        "patches of the set that touch the evidence",
+        "",
+    ),
+    "evidence_by_chance": Quantity(
+        "counterfactuals",
+        "evidence by chance",
+        "share",
+        "of all patches of these images: what a set drawn at random would have",
+        "",
+    ),
+    "never_flipped": Quantity(
+        "counterfactuals",
+        "never changed",
+        "share",
+        "images whose decision stays whichever single patch is left",
+        "",
+    ),
+    "new_class": Quantity("counterfactuals", "new class", "share", "changed decisions that became this class", ""),
+}
+SURROGATES = {
+    "r2": Quantity(
+        "surrogates",
+        "R\N{SUPERSCRIPT TWO}",
+        "of variance",
+        "how much of the class's logit the surrogate explains on subsets that it was not fitted to; 1 = all,"
+        " 0 = nothing",
+        "Ribeiro et al. 2016",
+    ),
+    "agreement": Quantity(
+        "surrogates",
+        "agreement",
+        "share",
+        "of inputs that it was not fitted to on which the surrogate decides as the model does",
+        "Craven & Shavlik 1996",
+    ),
+    "baseline": Quantity(
+        "surrogates",
+        "agreement by habit",
+        "share",
+        "the agreement of always giving the model's most frequent answer",
+        "",
+    ),
+    "fit": Quantity("surrogates", "fit", "share", "surrogates that are faithful enough to be read", ""),
 }
 # Families whose quantities have a value per head.
 OVER_HEADS = ("attention", "attribution")

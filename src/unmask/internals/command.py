@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from unmask import registry, seeds
 from unmask.config import ModelId, load
 from unmask.errors import UserError
-from unmask.files import read_arrays, read_json, write_table
+from unmask.files import read_arrays, read_json, write_json, write_table
+from unmask.internals import apart, decisions
 from unmask.internals.catalogue import FAMILIES, MISSINGNESS, QUANTITIES
 from unmask.layout import Layout
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from unmask.internals.measure import Found, Labelled
+    from unmask.internals.scenes import Scenes
     from unmask.models.classifier import Classifier, ConvClassifier
 
 RESAMPLES, CONFIDENCE, NEIGHBOURS = 2000, 0.95, 20
@@ -87,15 +89,29 @@ def checkpoint(path: Path, images: str | None, families: list[str], most: int, o
     tables = {"layers": _layers(layers), "missingness": _curves(curves)}
     if "cka" in families and layers.grams is not None:
         tables["cka"] = _similarity(layers.grams)
+    contents: list[dict[str, Any]] = []
+    if decides:
+        subject = decisions.Subject(network, found.test.images, found.names, found.scenes)
+        if "counterfactuals" in families:
+            made, gone = apart.counterfactuals(subject, _bounded)
+            tables, curves = tables | made, curves + gone
+        if "surrogates" in families:
+            made, gone, contents = apart.surrogates(subject, found.place, _bounded)
+            tables, curves = tables | made, curves + gone
     print(f"{path}: {len(found.names)} images of {found.place}")
     _show(tables)
+    if contents:
+        print(apart.said(contents, classes, network.grid[1]), end="\n\n")
     notes = {f"{name.replace('_', ' ')} {status}: {why}" for name, (status, why) in layers.missing.items()}
     notes |= {f"{row['removal']} {row['status']}: {row['reason']}" for row in curves if "status" in row}
-    notes |= {f"missingness skipped: {NOTHING}"} if "missingness" in families and not decides else set()
+    if not decides:
+        notes |= {f"{name} skipped: {NOTHING}" for name in ("missingness", *decisions.FAMILIES) if name in families}
     print(*sorted(notes), sep="\n")
     if output:
         for name, table in tables.items():
             write_table(Path(output) / f"{name}.csv", table)
+        if contents:
+            write_json(Path(output) / "surrogates.json", {"surrogates": contents})
         print(f"with intervals: {output}/")
 
 
@@ -150,6 +166,7 @@ class _Given:
     names: list[str]
     test: Labelled
     train: Labelled | None
+    scenes: Scenes
 
 
 def _images(
@@ -162,6 +179,7 @@ def _images(
 ) -> _Given:
     from unmask.internals.cka import LEAST
     from unmask.internals.measure import Labelled
+    from unmask.internals.scenes import Scenes, scenes
 
     splits = _splits(results) if images is None else {}
     if splits:
@@ -178,12 +196,13 @@ def _images(
     if min(len(pixels), most) < LEAST:
         raise UserError(f"--images, --most: {min(len(pixels), most)} images of {place}; {LEAST} or more are needed")
     rows = seeds.numpy_generator(0, "inside", "images", place if images else "test").permutation(len(pixels))[:most]
-    train = arrays.get("train")
+    train, chosen = arrays.get("train"), None if labels is None else labels[rows]
     return _Given(
         place,
         [names[row] for row in rows],
-        Labelled(_tensor(pixels[rows], device), None if labels is None else labels[rows]),
+        Labelled(_tensor(pixels[rows], device), chosen),
         Labelled(_tensor(train["images"][:1000], device), train["labels"][:1000]) if train else None,
+        scenes(arrays["test"], rows, classes or []) if splits else Scenes(pixels[rows], chosen, classes or []),
     )
 
 
@@ -241,8 +260,10 @@ def _bounded(values: list[np.ndarray]) -> list[dict[str, float]]:
     found = sums(Draws(weights, np.arange(images), np.zeros((0, images))), stacked)
     bounds = found.interval(CONFIDENCE)
     return [
-        {"value": value, "low": low, "high": high, "n": images}
-        for value, low, high in zip(found.mean.tolist(), *(one.tolist() for one in bounds), strict=True)
+        {"value": value, "low": low, "high": high, "n": n}
+        for value, low, high, n in zip(
+            found.mean.tolist(), *(one.tolist() for one in bounds), found.images.tolist(), strict=True
+        )
     ]
 
 
@@ -296,11 +317,17 @@ def _show(tables: dict[str, pd.DataFrame]) -> None:
         "layers": ("quantity", "layer"),
         "missingness": (["quantity", "removal"], "fraction"),
         "cka": ("layer_a", "layer_b"),
+        "counterfactuals": (["quantity", "patches", "class"], "removal"),
+        "surrogates": (["of", "surrogate", "removal"], "quantity"),
     }
-    for name, table in tables.items():
+    for name in (name for name in tables if name in shapes):
+        table = tables[name]
         rows = table[table["head"].isna()] if "head" in table else table
         if len(rows):
-            wide = rows.pivot(index=shapes[name][0], columns=shapes[name][1], values="value")
+            index, columns = shapes[name]
+            for key in index if isinstance(index, list) else []:  # what a row does not have is no number
+                rows = rows.assign(**{key: rows[key].astype(object).where(rows[key].notna(), "")})
+            wide = rows.pivot(index=index, columns=columns, values="value")
             text = wide.to_string(float_format="{:.3f}".format, na_rep="")
             print(f"\n{name}: means over the images\n{text}")
     print()

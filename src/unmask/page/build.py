@@ -53,9 +53,24 @@ KINDS = {
     "heads": ("inside", "Attention, head by head"),
     "filters": ("inside", "What a patch is described by"),
     "image_maps": ("inside", "Which images lie together"),
+    "counterfactuals": ("inside", "How little decides"),
+    "counterfactual_sets": ("inside", "Sets of patches that decide"),
+    "surrogates": ("inside", "How faithful simple stand-ins are"),
+    "surrogate_maps": ("inside", "What sparse linear stand-ins say"),
 }
 # Of these the page holds the one of all domains; single domains lie with the figures, or it would be too heavy.
-POOLED = ("agreement", "effects", "removals", "quality", "missingness", "inside_attention", "inside_features", "cka")
+POOLED = (
+    "agreement",
+    "effects",
+    "removals",
+    "quality",
+    "missingness",
+    "inside_attention",
+    "inside_features",
+    "cka",
+    "counterfactuals",
+    "surrogates",
+)
 SECTIONS = ("ranking", "leaderboards", "ratios", "questions", "inside", "figures", "reconstructions", "data")
 
 

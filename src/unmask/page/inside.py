@@ -8,6 +8,7 @@ from unmask.config import Config
 from unmask.files import read_table
 from unmask.internals.catalogue import MISSINGNESS, QUANTITIES
 from unmask.layout import Layout
+from unmask.page import decisions
 from unmask.page.embed import records
 from unmask.statistics.hypotheses import HYPOTHESES
 from unmask.statistics.inside_effects import OVER_LAYERS
@@ -25,7 +26,8 @@ def inside(config: Config, layout: Layout, hypotheses: pd.DataFrame | None) -> d
     if not all(path.exists() for path in paths.values()):
         return None
     layers, curves = (read_table(path) for path in paths.values())
-    if not len(layers) and not len(curves):
+    apart = {name: getattr(decisions, name)(config, layout) for name in ("counterfactuals", "surrogates")}
+    if not len(layers) and not len(curves) and not any(apart.values()):
         return None
     known = set(layers.loc[layers["status"] == "ok", "quantity"])
     return {
@@ -37,6 +39,7 @@ def inside(config: Config, layout: Layout, hypotheses: pd.DataFrame | None) -> d
         "columns": {name: MISSINGNESS[name] for name in SHOWN},
         "quantities": [about for name, about in QUANTITIES.items() if name in known],
         "missing": missing(layers),
+        **apart,
     }
 
 

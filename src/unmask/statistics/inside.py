@@ -77,7 +77,7 @@ def curve_weights(fractions: list[float]) -> np.ndarray:
 def layer_rows(config: Config, inside: Inside) -> Iterator[dict[str, Any]]:
     """Rows of `inside.csv`: per domain and pooled (None), encoder, phase, quantity, layer and head."""
     patch = config["image"]["patch"]
-    for where, found in _bounds(inside, inside.layers):
+    for where, found in bounds(inside.study, inside.layers):
         key: Layer = where.pop("key")
         about = QUANTITIES.get(key.quantity)
         named = {**where, **key._asdict(), "unit": about.unit if about else "CKA"}
@@ -98,7 +98,7 @@ def layer_rows(config: Config, inside: Inside) -> Iterator[dict[str, Any]]:
 
 def missingness_rows(inside: Inside) -> Iterator[dict[str, Any]]:
     """Rows of `missingness.csv`: per domain and pooled (None), encoder, removal, quantity and fraction."""
-    for where, found in _bounds(inside, inside.curves):
+    for where, found in bounds(inside.study, inside.curves):
         key: Gone = where.pop("key")
         yield {**where, **key._asdict(), "unit": MISSINGNESS[key.quantity].unit, **found}
     for (domain, m, removal), (status, reason) in inside.removed_without.items():
@@ -136,8 +136,8 @@ def _encoder(study: Study, domain: str | None, m: int) -> dict[str, Any]:
     return {"domain": domain, "encoder": study.encoders[m], "mask_ratio": study.ratios[m]}
 
 
-def _bounds(inside: Inside, cubes: Cubes) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    study = inside.study
+def bounds(study: Study, cubes: Cubes) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Per scope (all domains pooled: None), encoder and key: what names the row, and its mean with its interval."""
     for scope in (None, *study.weights):
         domains = list(study.weights) if scope is None else [scope]
         for m in range(len(study.encoders)):

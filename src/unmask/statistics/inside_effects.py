@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from unmask.internals.catalogue import QUANTITIES
@@ -15,22 +15,31 @@ if TYPE_CHECKING:
 
     from unmask.statistics.contrasts import Contrast
     from unmask.statistics.inside import Inside
+    from unmask.statistics.study import Study
 
+ROUNDING = 1e-12  # what a slope makes of equal values is this small, but not 0
 OVER_LAYERS, LAST = "mean over layers", "last layer"
 
 
 def effect_rows(inside: Inside) -> Iterator[dict[str, Any]]:
+    """What is measured layer by layer and under every removal; see `compared`."""
+    return compared(inside.study, lambda contrast: _measures(inside, contrast))
+
+
+def compared(
+    study: Study, measures: Callable[[Contrast], Iterable[tuple[dict[str, Any], dict[str, np.ndarray]]]]
+) -> Iterator[dict[str, Any]]:
     """A row per quantity, its layers, contrast and scope: all domains pooled (None), then each.
 
     A `difference` is an encoder minus the one from scratch, a `slope` the change per .1 of the effective mask ratio.
     `verdict`: whether the interval lies above 0 (`higher`), below (`lower`) or holds it; it is not corrected for the
-    number of rows. `effect` is standardised, as in `ratio_effects`.
+    number of rows. `effect` is standardised, as in `ratio_effects`. `measures` gives what names a quantity, with its
+    values of the contrast's encoders by domain [I, S, encoders].
     """
-    study = inside.study
     for scope in (None, *study.weights):
         domains = list(study.weights) if scope is None else [scope]
         for contrast in contrasts(study):
-            for keys, values in _measures(inside, contrast):
+            for keys, values in measures(contrast):
                 outcomes = {d: values[d] @ contrast.weights for d in domains if d in values}
                 found = estimate(study, outcomes)
                 if len(found.images):
@@ -47,7 +56,7 @@ def effect_rows(inside: Inside) -> Iterator[dict[str, Any]]:
                         "low": low,
                         "high": high,
                         "effect": found.effect,
-                        "verdict": "higher" if low > 0 else "lower" if high < 0 else "undecided",
+                        "verdict": "higher" if low > ROUNDING else "lower" if high < -ROUNDING else "undecided",
                         "n": len(found.images),
                         "seeds": len(study.seeds),
                     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from unmask.config import Config, ModelId
@@ -44,8 +44,8 @@ COLUMNS = {
 _WHOLE = ("layer", "head", "n", "seeds", "layer_a", "layer_b")
 
 
-def tables(config: Config, inside: Inside | None) -> dict[str, pd.DataFrame]:
-    """The tables by name, empty where nothing was measured."""
+def tables(config: Config, inside: Inside | None, effects: Iterable[dict[str, Any]] = ()) -> dict[str, pd.DataFrame]:
+    """The tables by name, empty where nothing was measured; `effects` are further rows of `inside_effects`."""
     import pandas as pd
 
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in COLUMNS}
@@ -56,6 +56,7 @@ def tables(config: Config, inside: Inside | None) -> dict[str, pd.DataFrame]:
             "inside_effects": list(effect_rows(inside)),
             "cka": list(cka_rows(inside)),
         }
+    rows["inside_effects"] += effects
     made = {name: pd.DataFrame(rows[name], columns=columns) for name, columns in COLUMNS.items()}
     return {
         name: table.astype({column: "Int64" for column in _WHOLE if column in table}) for name, table in made.items()
@@ -67,7 +68,6 @@ def read_inside(config: Config, layout: Layout) -> Inside | None:
 
     Raises `UserError` where it was measured of some models only, or of other images.
     """
-    import numpy as np
 
     models = [model for model in config.models if (layout.inside(model) / "layers.parquet").exists()]
     if not config["inside"]["what"] or not models:
@@ -77,20 +77,8 @@ def read_inside(config: Config, layout: Layout) -> Inside | None:
         raise UserError(f"{layout.inside(config.models[0]).parents[2]} lacks {absent[0]}; run the stage inside for it")
     read = {model: _Files(layout, model) for model in config.models}
     images = {domain: _images(read, domain) for domain in config["domains"]}
-    seeds = list(dict.fromkeys(model.seeds for model in config.models))
-    encoders = list(config["encoders"])
-    study = Study(
-        explainers=[],
-        encoders=encoders,
-        methods=[config["encoders"][name]["method"] for name in encoders],
-        ratios=np.array([config.mask_ratio(name) for name in encoders], np.float64),
-        seeds=seeds,
-        metrics=[],
-        weights=_weights(config, images, len(seeds)),
-        correct={},
-        confidence=config["aggregate"]["confidence"],
-        seed=config["seed"],
-    )
+    study = study_of(config, images, "inside images")
+    seeds, encoders = study.seeds, study.encoders
     made = Inside(study, {}, {}, {}, {}, {})
     for model, files in read.items():
         place = seeds.index(model.seeds), encoders.index(model.encoder)
@@ -103,6 +91,26 @@ def read_inside(config: Config, layout: Layout) -> Inside | None:
     _add_curve_means(made)
     _add_cka(made, read, seeds, encoders)
     return made
+
+
+def study_of(config: Config, images: dict[str, list[str]], draws: str) -> Study:
+    """The encoders, and how often each image of a domain and pair of seeds is drawn; `draws` names the draws."""
+    import numpy as np
+
+    seeds = list(dict.fromkeys(model.seeds for model in config.models))
+    encoders = list(config["encoders"])
+    return Study(
+        explainers=[],
+        encoders=encoders,
+        methods=[config["encoders"][name]["method"] for name in encoders],
+        ratios=np.array([config.mask_ratio(name) for name in encoders], np.float64),
+        seeds=seeds,
+        metrics=[],
+        weights=_weights(config, images, len(seeds), draws),
+        correct={},
+        confidence=config["aggregate"]["confidence"],
+        seed=config["seed"],
+    )
 
 
 class _Files:
@@ -126,14 +134,12 @@ def _images(read: dict[ModelId, _Files], domain: str) -> list[str]:
     return files[0].images
 
 
-def _weights(config: Config, images: dict[str, list[str]], seeds: int) -> dict[str, np.ndarray]:
+def _weights(config: Config, images: dict[str, list[str]], seeds: int, draws: str) -> dict[str, np.ndarray]:
     """How often each image and pair of seeds is drawn, by domain [B, I, S]; the seeds as for the leaderboards."""
     resamples = config["aggregate"]["bootstrap"]
     pairs = counts(numpy_generator(config["seed"], "aggregate", "seeds"), seeds, resamples)
     return {
-        domain: counts(numpy_generator(config["seed"], "aggregate", "inside images", domain), len(names), resamples)[
-            :, :, None
-        ]
+        domain: counts(numpy_generator(config["seed"], "aggregate", draws, domain), len(names), resamples)[:, :, None]
         * pairs[:, None]
         for domain, names in images.items()
     }
