@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unmask import digest, files, registry, seeds
+from unmask import digest, files, interventions, registry, seeds
 from unmask.config import Config
 from unmask.domains import CONCEPT
 from unmask.errors import UserError
@@ -85,6 +85,7 @@ def _write_domain(config: Config, domain: str | None) -> None:
         files.write_arrays(folder / f"{name}.safetensors", _arrays(split))
         files.write_table(folder / f"{name}.csv", _table(split, splits.classes))
     files.write_arrays(folder / "unlabelled.safetensors", {"images": splits.unlabelled})
+    interventions.write(folder / "interventions.safetensors", splits.test)
     with files.atomic(folder / "preview.png") as temporary:
         draw(splits.train, splits.classes, temporary)
     card = {
@@ -155,6 +156,10 @@ def _card(splits: Splits) -> dict[str, Any]:
         },
         "concepts": {name: _areas([part.concepts[name] for part in parts.values()]) for name in splits.test.concepts},
         "shortcut": {name: int(part.shortcut.any((1, 2)).sum()) for name, part in parts.items()},
+        "factors": {
+            name: int((one.images != splits.test.images).any((1, 2, 3)).sum())
+            for name, one in splits.test.interventions.items()
+        },
         "origin": splits.origin,
         "sha256": _sha256(splits),
     }
@@ -200,6 +205,15 @@ def check(splits: Splits, size: int, where: str) -> None:
             _expect(pixels, "bool", (n, size, size), f"{at} concept '{concept}'")
             if (pixels & split.masks).any():
                 raise UserError(f"{at} concept '{concept}' overlaps the evidence; leave evidence pixels out of it")
+        for factor, changed in split.interventions.items():
+            _expect(changed.images, "uint8", (n, *image), f"{at} images with the factor '{factor}' changed")
+            if changed.classes is not None:
+                _expect(changed.classes, "int64", (n,), f"{at} classes that the factor '{factor}' speaks for")
+                if n and not -1 <= changed.classes.min() <= changed.classes.max() < len(splits.classes):
+                    raise UserError(
+                        f"{at} classes that the factor '{factor}' speaks for are outside -1 (none) to "
+                        f"{len(splits.classes) - 1}, the indices of the classes"
+                    )
         absent = [c for i, c in enumerate(splits.classes) if not (split.labels == i).any()]
         if absent:
             raise UserError(f"{at} has no image of class {', '.join(absent)}; every split needs every class")

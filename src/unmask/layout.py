@@ -14,7 +14,8 @@ class Layout:
         self.results = Path(results)
 
     def domain(self, name: str) -> Path:
-        """`train|val|test.safetensors` and `.csv`, `unlabelled.safetensors`, `card.json`, `preview.png`."""
+        """`train|val|test.safetensors` and `.csv`, `unlabelled.safetensors`, `interventions.safetensors` (of the test
+        split), `card.json`, `preview.png`."""
         return self.results / "1_data" / name
 
     @property
@@ -39,7 +40,7 @@ class Layout:
         return self.results / "5_scores" / model.folder
 
     def inside(self, model: ModelId) -> Path:
-        """`layers|missingness|counterfactuals|surrogates.parquet`, `surrogates.json`, `grams|pictures.safetensors`."""
+        """`layers|missingness|causes|counterfactuals|surrogates.parquet`, `surrogates.json`, `grams|pictures.safetensors`."""
         return self.results / "5_inside" / model.folder
 
     @property

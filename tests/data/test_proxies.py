@@ -27,7 +27,7 @@ def build(domain, *, size=32, seed=1, **options):
 
 
 def render(domain, kind, seed, size=64, difficulty=0.5):
-    return _proxy.render(painter(domain), kind, size=size, seed=seed, difficulty=difficulty)
+    return _proxy.render(painter(domain), kind, size=size, seed=seed, difficulty=difficulty)[:3]
 
 
 @pytest.mark.parametrize("domain", DOMAINS)

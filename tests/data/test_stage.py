@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from unmask import data, registry
+from unmask import data, interventions, registry
 from unmask.errors import UserError
 from unmask.files import read_arrays, read_json, read_table
 
@@ -92,6 +92,9 @@ def test_the_card_counts_what_is_in_the_files(written):
     }
     assert set(card["origin"]["textures"]) == {"brick", "grass", "gravel"}
     assert card["options"]["shortcut"] == 1.0
+    factors = interventions.read(folder / "interventions.safetensors")
+    assert card["factors"] == {name: int(factor.present.sum()) for name, factor in factors.items()}
+    assert card["factors"]["tag"] == card["factors"]["background"] == FEW["test"]
 
 
 def test_the_pool_holds_train_and_unlabelled_images_and_no_other(written):
@@ -119,7 +122,7 @@ def test_the_same_config_gives_the_same_bytes(written, tmp_path):
     data.run(again, domain="defect")
     folders = [c.results / "1_data/defect" for c in (written, again)]
     hashes = [{path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in f.iterdir()} for f in folders]
-    assert len(hashes[0]) == 9
+    assert len(hashes[0]) == 10
     assert hashes[0] == hashes[1]
 
 
@@ -128,7 +131,7 @@ def test_the_card_names_the_arrays(written, tmp_path):
     other = Settings(tmp_path, {"defect": FEW}, seed=1)
     data.run(other, domain="defect")
     changed = read_json(tmp_path / "1_data/defect/card.json")
-    assert {key for key in card if card[key] != changed[key]} == {"sha256", "seed", "evidence", "concepts"}
+    assert {key for key in card if card[key] != changed[key]} == {"sha256", "seed", "evidence", "concepts", "factors"}
 
 
 def test_settings_follow_options_and_files(tmp_path):

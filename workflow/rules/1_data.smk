@@ -6,6 +6,7 @@ rule data_domain:
         arrays=[f"{RESULTS}/1_data/{{domain}}/{split}.safetensors" for split in SPLITS],
         tables=[f"{RESULTS}/1_data/{{domain}}/{split}.csv" for split in SPLITS],
         unlabelled=f"{RESULTS}/1_data/{{domain}}/unlabelled.safetensors",
+        interventions=f"{RESULTS}/1_data/{{domain}}/interventions.safetensors",
         card=f"{RESULTS}/1_data/{{domain}}/card.json",
         preview=report(
             f"{RESULTS}/1_data/{{domain}}/preview.png",

@@ -9,6 +9,20 @@ if TYPE_CHECKING:
     import numpy as np
 
 CONCEPT = "concepts/"  # before a concept's name in a split's file
+EVIDENCE, TAG = "evidence", "tag"  # the factors that speak for a class, rightly and as a shortcut
+BACKGROUND = "background"  # the factor that is everything but the objects
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """What the images of a split would be with one factor changed and all else the same.
+
+    images   uint8 [N, H, W, 3]; equal to the image itself where that has nothing of the factor
+    classes  int64 [N]: the class that the factor speaks for in an image, -1 for none; None for one that never does
+    """
+
+    images: np.ndarray
+    classes: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -23,6 +37,8 @@ class Split:
     groups: list[str]
     # Kinds of objects that decide nothing, by name: bool [N, H, W], where they are seen; not on evidence or tag.
     concepts: dict[str, np.ndarray] = field(default_factory=dict)
+    # By factor, where the images can be made again with one changed; the stages read those of the test split.
+    interventions: dict[str, Intervention] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

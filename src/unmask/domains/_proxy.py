@@ -5,11 +5,11 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from unmask.domains import Split, Splits
+from unmask.domains import BACKGROUND, EVIDENCE, TAG, Intervention, Split, Splits
 from unmask.domains._scene import Canvas, finish
 from unmask.domains._textures import ORIGIN
 from unmask.errors import UserError
@@ -20,7 +20,8 @@ from unmask.seeds import derive, numpy_generator
 class Painter:
     """A domain's scene. Class 0 has no evidence.
 
-    `background(canvas, rng, difficulty)` paints what every class may show, and marks the distractors, the `concepts`;
+    `background(canvas, rng, difficulty)` paints what every class may show, and marks the distractors, the `concepts`,
+    each painted as a `canvas.object` of that name;
     `evidence(canvas, kind, rng, difficulty)` paints class `kind` > 0 and returns its coverage [size, size] in [0, 1].
     """
 
@@ -31,20 +32,41 @@ class Painter:
     evidence: Callable[[Canvas, int, np.random.Generator, float], np.ndarray]
 
 
+class Rendered(NamedTuple):
+    """One image, uint8 [size, size, 3], its evidence and its concepts, bool [size, size]: pixels covered by half; and
+    by the name of a factor the image with that factor changed, for those factors that it has."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    concepts: dict[str, np.ndarray]
+    changed: dict[str, np.ndarray]
+
+
 def render(
-    painter: Painter, kind: int, *, size: int, seed: int, difficulty: float
-) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """One image, uint8 [size, size, 3], its evidence and its concepts, bool [size, size]: pixels covered by half.
+    painter: Painter, kind: int, *, size: int, seed: int, difficulty: float, intervene: bool = False
+) -> Rendered:
+    """One image; with `intervene` also what it would be without its evidence, without each kind of distractor, and
+    with all of these on another backdrop, in the same light and noise.
 
     The same seed with another kind gives the same scene: the images differ only where evidence is painted.
     """
-    canvas = Canvas(size)
+    backdrop = None
+    if intervene:
+        other = Canvas(size, bare=True)
+        painter.background(other, numpy_generator(seed, "other background"), difficulty)
+        backdrop = other.pixels
+    canvas = Canvas(size, backdrop=backdrop)
     painter.background(canvas, numpy_generator(seed, "background"), difficulty)
     mask = np.zeros((size, size), bool)
     if kind:
-        mask = painter.evidence(canvas, kind, numpy_generator(seed, "evidence"), difficulty) >= 0.5
+        with canvas.object(EVIDENCE):
+            mask = painter.evidence(canvas, kind, numpy_generator(seed, "evidence"), difficulty) >= 0.5
     concepts = {name: (canvas.marked.get(name, np.zeros_like(canvas.x)) >= 0.5) & ~mask for name in painter.concepts}
-    return finish(canvas, numpy_generator(seed, "finish"), difficulty), mask, concepts
+    image, *changed = (
+        finish(canvas, painted, numpy_generator(seed, "finish"), difficulty)
+        for painted in (canvas.pixels, *canvas.changed.values())
+    )
+    return Rendered(image, mask, concepts, dict(zip(canvas.changed, changed, strict=True)))
 
 
 def tag_colours(classes: int) -> np.ndarray:
@@ -99,18 +121,35 @@ def _split(painter: Painter, options: dict[str, Any], name: str, size: int, seed
     masks, shortcut = np.zeros((2, count, size, size), bool)
     concepts = {concept: np.zeros((count, size, size), bool) for concept in painter.concepts}
     labels = np.arange(count, dtype=np.int64) % classes
+    tags = np.full(count, -1)
     colours = tag_colours(classes)
+    intervene = name == "test"  # models are asked there
+    factors = [EVIDENCE, *painter.concepts, *([TAG] if options["shortcut"] else []), BACKGROUND] if intervene else []
+    changed = {factor: np.zeros_like(images) for factor in factors}
     for i in range(count):
         own = derive(seed, name, i)
-        images[i], masks[i], seen = render(
-            painter, int(labels[i]), size=size, seed=own, difficulty=options["difficulty"]
+        one = render(
+            painter,
+            int(labels[i]),
+            size=size,
+            seed=own,
+            difficulty=options["difficulty"],
+            intervene=intervene,
         )
+        images[i], masks[i] = one.image, one.mask
         rng = numpy_generator(own, "shortcut")
         tagged, other, corner = rng.random() < options["shortcut"], rng.integers(classes), rng.integers(4)
         if tagged:
-            shortcut[i] = plant(images[i], colours[labels[i] if name == "train" else other], int(corner))
+            tags[i] = labels[i] if name == "train" else other
+            shortcut[i] = plant(images[i], colours[tags[i]], int(corner))
             masks[i] &= ~shortcut[i]
-        for concept, pixels in seen.items():
+        for factor in factors:
+            changed[factor][i] = one.changed.get(factor, one.image)
+            if factor != TAG:
+                changed[factor][i, shortcut[i]] = images[i, shortcut[i]]
+        for concept, pixels in one.concepts.items():
             concepts[concept][i] = pixels & ~shortcut[i]
+    speaks = {EVIDENCE: np.where(labels > 0, labels, -1), TAG: tags}
+    interventions = {factor: Intervention(pixels, speaks.get(factor)) for factor, pixels in changed.items()}
     ids = [f"{name}-{i:05d}" for i in range(count)]
-    return Split(images, labels, masks, shortcut, ids, list(ids), concepts)
+    return Split(images, labels, masks, shortcut, ids, list(ids), concepts, interventions)

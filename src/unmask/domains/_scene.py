@@ -8,22 +8,49 @@ from __future__ import annotations
 import cmath
 import itertools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
+
+from unmask.domains import BACKGROUND
 
 
 class Canvas:
     """A square picture, float32 [size, size, 3], with the pixel centres `x` (across) and `y` (down) in (0, 1).
 
     `marked` is the coverage [size, size] by what was marked with a name.
+    `changed` holds the same picture with one factor changed, where a `backdrop` [size, size, 3] is given: without each
+    kind of `object`, and with the objects on that backdrop. What an object hides is there when the object is not.
+    With `bare`, objects are not painted at all: what is left is a backdrop.
     """
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, *, backdrop: np.ndarray | None = None, bare: bool = False):
         self.size = size
         centres = (np.arange(size, dtype=np.float32) + 0.5) / size
         self.y, self.x = np.meshgrid(centres, centres, indexing="ij")
         self.pixels = np.zeros((size, size, 3), np.float32)
         self.marked: dict[str, np.ndarray] = {}
+        self.changed: dict[str, np.ndarray] = {} if backdrop is None else {BACKGROUND: backdrop.copy()}
+        self._bare, self._kind = bare, ""
+
+    @contextmanager
+    def object(self, kind: str) -> Iterator[None]:
+        """What is painted inside the block belongs to an object of that kind."""
+        if self.changed:
+            self.changed.setdefault(kind, self.pixels.copy())
+        self._kind = kind
+        try:
+            yield
+        finally:
+            self._kind = ""
+
+    def _touched(self) -> list[np.ndarray]:
+        """The pictures that a stroke of the brush goes onto: the draws are those of the factual one, `pixels`."""
+        if self._bare and self._kind:
+            return []
+        absent = self._kind or BACKGROUND
+        return [self.pixels, *(picture for kind, picture in self.changed.items() if kind != absent)]
 
     def at_least(self, radius: float, pixels: float = 0.8) -> float:
         """`radius`, but large enough that a disc of it covers a pixel centre wherever it lies."""
@@ -35,12 +62,15 @@ class Canvas:
 
     def paint(self, coverage: np.ndarray, colour: object, alpha: float = 1.0) -> None:
         """Blend towards a colour (3 numbers, or a picture [size, size, 3])."""
-        weight = (coverage * alpha)[..., None]
-        self.pixels += weight * (np.asarray(colour, np.float32) - self.pixels)
+        weight, colour = (coverage * alpha)[..., None], np.asarray(colour, np.float32)
+        for picture in self._touched():
+            picture += weight * (colour - picture)
 
     def multiply(self, coverage: np.ndarray, factor: object) -> None:
         """Stain: multiply by a factor per channel, so that the texture below stays."""
-        self.pixels *= 1 + coverage[..., None] * (np.asarray(factor, np.float32) - 1)
+        stain = 1 + coverage[..., None] * (np.asarray(factor, np.float32) - 1)
+        for picture in self._touched():
+            picture *= stain
 
     def hide(self, coverage: np.ndarray) -> None:
         """Take what something opaque covers from the marks."""
@@ -116,14 +146,14 @@ def place(rng: np.random.Generator, margin: float) -> tuple[float, float]:
     return float(y), float(x)
 
 
-def finish(canvas: Canvas, rng: np.random.Generator, difficulty: float) -> np.ndarray:
-    """Light, camera and noise over all that is painted, pixel by pixel: uint8 [size, size, 3].
+def finish(canvas: Canvas, painted: np.ndarray, rng: np.random.Generator, difficulty: float) -> np.ndarray:
+    """Light, camera and noise over a picture [size, size, 3] of a canvas, pixel by pixel: uint8 [size, size, 3].
 
     No blur: a pixel depends on itself only, so evidence changes nothing outside its own outline.
     """
     slope = rng.uniform(-1, 1, 2) * (0.15 + 0.3 * difficulty)
     light = 1 + float(slope[0]) * (canvas.y - 0.5) + float(slope[1]) * (canvas.x - 0.5)
     gain = (rng.uniform(0.8, 1.15) * rng.uniform(0.94, 1.06, 3)).astype(np.float32)
-    pixels = np.clip(canvas.pixels * light[..., None] * gain, 0, 1) ** rng.uniform(0.85, 1.2)
+    pixels = np.clip(painted * light[..., None] * gain, 0, 1) ** rng.uniform(0.85, 1.2)
     noise = rng.standard_normal(pixels.shape, np.float32) * (rng.uniform(0.3, 1) * (0.01 + 0.05 * difficulty))
     return np.round(np.clip(pixels + noise, 0, 1) * 255).astype(np.uint8)

@@ -25,6 +25,7 @@ META = {
         "difficulty": [0, 1],
         "shortcut": [0, 1],
     },
+    "factors": 5,  # that can be changed: evidence, each kind of distractor, background
     "citation": "brick, gravel: CC0Textures, grass: DeviantArt, CC0 1.0, through scikit-image",
 }
 CLASSES = ("none", "scratch", "hole", "stain")
@@ -47,16 +48,19 @@ def background(canvas: Canvas, rng: np.random.Generator, difficulty: float) -> N
     for _ in range(rng.integers(0, 2 + round(2 * difficulty))):
         path = canvas.curve(wander(rng, place(rng, 0.1), rng.uniform(0.8, 1.4), 0.02, 3), rng.uniform(0.01, 0.03))
         seam = canvas.coverage(path, 0.09)
-        canvas.multiply(seam, 1 + rng.choice([-1, 1]) * rng.uniform(0.08, 0.22) * np.ones(3))
+        with canvas.object("seam"):
+            canvas.multiply(seam, 1 + rng.choice([-1, 1]) * rng.uniform(0.08, 0.22) * np.ones(3))
         canvas.mark("seam", seam)
     for _ in range(rng.integers(0, 3)):
         shadow = canvas.coverage(canvas.blob(place(rng, 0.0), rng.uniform(0.1, 0.2), rng), 0.2)
-        canvas.multiply(shadow, 1 + rng.uniform(-0.3, 0.3) * np.ones(3))
+        with canvas.object("shadow"):
+            canvas.multiply(shadow, 1 + rng.uniform(-0.3, 0.3) * np.ones(3))
         canvas.mark("shadow", shadow)
     for _ in range(rng.integers(0, 2 + round(3 * difficulty))):
         shape = canvas.blob(place(rng, 0.02), canvas.at_least(rng.uniform(0.012, 0.03)), rng, 0.3, rng.uniform(1, 2))
         pit = canvas.coverage(shape)
-        canvas.multiply(pit, rng.choice([0.6, 1.35]) * np.ones(3))
+        with canvas.object("pit"):
+            canvas.multiply(pit, rng.choice([0.6, 1.35]) * np.ones(3))
         canvas.mark("pit", pit)
 
 

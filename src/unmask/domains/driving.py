@@ -25,6 +25,7 @@ META = {
         "difficulty": [0, 1],
         "shortcut": [0, 1],
     },
+    "factors": 4,  # that can be changed: evidence, each kind of distractor, background
     "citation": "brick, gravel: CC0Textures, grass: DeviantArt, CC0 1.0, through scikit-image",
 }
 CLASSES = ("none", "stop", "yield", "mandatory")
@@ -50,12 +51,14 @@ def background(canvas: Canvas, rng: np.random.Generator, difficulty: float) -> N
         paint = _paint(rng, difficulty) * rng.uniform(0.75, 1.05)
         tilt = rng.uniform(-0.25, 0.25)
         outer = canvas.coverage(canvas.box(at, tuple(half), tilt))
-        canvas.paint(outer, paint, 0.95)
+        with canvas.object("box"):
+            canvas.paint(outer, paint, 0.95)
         canvas.hide(outer)
         canvas.mark("box", outer)
         if rng.random() < 0.5:  # a panel or window within, in another colour
             inner = canvas.coverage(canvas.box(at, tuple(half * rng.uniform(0.3, 0.75, 2)), tilt))
-            canvas.paint(inner, _paint(rng, difficulty), 0.9)
+            with canvas.object("box"):
+                canvas.paint(inner, _paint(rng, difficulty), 0.9)
 
 
 def _paint(rng: np.random.Generator, difficulty: float) -> np.ndarray:
@@ -108,7 +111,8 @@ def _houses(canvas: Canvas, rng: np.random.Generator, horizon: float) -> None:
         bricks = sample("brick", canvas.y * 1.5 + rng.random(), canvas.x * 1.5 + rng.random(), 1.5 / canvas.size)
         tint = np.array([0.95, 0.72, 0.6]) * rng.uniform(0.7, 1.25) * rng.uniform(0.85, 1.15, 3)
         house = canvas.coverage(canvas.box(at, half))
-        canvas.paint(house, bricks * 1.3 * tint)
+        with canvas.object("house"):
+            canvas.paint(house, bricks * 1.3 * tint)
         canvas.hide(house)
         canvas.mark("house", house)
 
@@ -137,7 +141,8 @@ def _post(canvas: Canvas, at: tuple[float, float], half: float, rng: np.random.G
     foot = rng.uniform(0.7, 0.95)
     middle, reach = (at[0] + half + foot) / 2, max(foot - at[0] - half, 0.01) / 2
     pole = canvas.coverage(canvas.box((middle, at[1]), (reach, 0.009)))
-    canvas.paint(pole, (0.45, 0.45, 0.47), 0.9)
+    with canvas.object("box"):
+        canvas.paint(pole, (0.45, 0.45, 0.47), 0.9)
     canvas.hide(pole)
     canvas.mark("box", pole)
 

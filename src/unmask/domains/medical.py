@@ -25,6 +25,7 @@ META = {
         "difficulty": [0, 1],
         "shortcut": [0, 1],
     },
+    "factors": 5,  # that can be changed: evidence, each kind of distractor, background
     "citation": "retina: Mikael Häggström, CC0 1.0, through scikit-image",
 }
 CLASSES = ("none", "haemorrhage", "exudate", "microaneurysms")
@@ -46,18 +47,21 @@ def background(canvas: Canvas, rng: np.random.Generator, difficulty: float) -> N
     for _ in range(rng.integers(0, 2 + round(2 * difficulty))):
         path = canvas.curve(wander(rng, place(rng, 0.0), rng.uniform(0.5, 1.2), 0.25), rng.uniform(0.006, 0.014))
         vessel = canvas.coverage(path, 0.03)
-        canvas.multiply(vessel * rng.uniform(0.5, 1), BLOOD + 0.1)
+        with canvas.object("vessel"):
+            canvas.multiply(vessel * rng.uniform(0.5, 1), BLOOD + 0.1)
         canvas.mark("vessel", vessel)
     for _ in range(rng.integers(0, 3)):
         shadow = canvas.coverage(canvas.blob(place(rng, 0.0), rng.uniform(0.08, 0.2), rng), 0.2)
-        canvas.multiply(shadow, 1 + rng.uniform(-0.3, 0.25) * np.array([0.8, 1, 1]))
+        with canvas.object("shadow"):
+            canvas.multiply(shadow, 1 + rng.uniform(-0.3, 0.25) * np.array([0.8, 1, 1]))
         canvas.mark("shadow", shadow)
     for _ in range(rng.integers(0, 2 + round(3 * difficulty))):
         speck = canvas.coverage(canvas.disc(place(rng, 0.02), canvas.at_least(rng.uniform(0.008, 0.018))))
-        if rng.random() < 0.5:
-            canvas.multiply(speck, BLOOD)
-        else:
-            canvas.paint(speck, LIPID, 0.6)
+        with canvas.object("speck"):
+            if rng.random() < 0.5:
+                canvas.multiply(speck, BLOOD)
+            else:
+                canvas.paint(speck, LIPID, 0.6)
         canvas.mark("speck", speck)
 
 
