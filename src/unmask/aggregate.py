@@ -4,9 +4,9 @@ Tables (`results/6_leaderboards/`): `leaderboard` per domain, encoder and metric
 `overall` with domains pooled too; `ranking` across metrics, and `metric_clusters`, which of them vote together;
 `chance`, every metric's chance level and ceiling; `mask_ratio`; `controls`; `explainers`; `accuracy`; `failed`; `cost`;
 and `scores`, the long table itself. Pooled means weight every score of a domain equally, and every domain.
-`unmask.questions` names the tables of tests; `curves` are removal curves; `inside`, `missingness`, `cka` and
-`counterfactuals` are of the stage `inside`. The long ones are parquet files too; `latex/` holds those that go into
-papers.
+`unmask.questions` names the tables of tests; `curves` are removal curves; `inside`, `missingness`, `causes`,
+`causal_model`, `cka` and `counterfactuals` are of the stage `inside`. The long ones are parquet files too; `latex/`
+holds those that go into papers.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Reads a model, the encoder that it came from, and images of its domain; writes b
 
     layers.parquet         one row per phase, quantity, layer, head and image (`unmask.internals.catalogue`)
     missingness.parquet    one row per removal, fraction removed, quantity and image; after fine-tuning only
+    causes.parquet         one row per factor, quantity, class and image: true and estimated effects of what was planted
+                           in the image (`unmask.internals.causes`); after fine-tuning only
     grams.safetensors      Gram matrices [layers, n, n] of the phases' features, for CKA between any two encoders
     pictures.safetensors   of each phase the attention of every head on some images, the leading patch filters, and the
                            features of all images; the labels
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     from unmask.internals.measure import Found, Labelled
     from unmask.internals.scenes import Scenes
+    from unmask.interventions import Factor
     from unmask.models.classifier import Classifier, ConvClassifier
 
 ATTRIBUTION = "input_x_gradient"
@@ -50,6 +53,8 @@ KINDS = {
     "head": "Int16",
     "removal": "category",
     "fraction": "float64",
+    "factor": "category",
+    "target": "Int16",
     "image_id": "category",
     "value": "float64",
     "status": "category",
@@ -57,6 +62,8 @@ KINDS = {
 }
 LAYERS = ("phase", "quantity", "layer", "head", "image_id", "value", "status", "reason")
 MISSINGNESS = ("removal", "fraction", "quantity", "image_id", "value", "status", "reason")
+CAUSES = ("factor", "quantity", "target", "image_id", "value", "status", "reason")
+NO_FACTORS = "the domain's images cannot be made again with a factor changed"
 
 
 def settings(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetune_seed: int) -> dict[str, Any]:
@@ -109,6 +116,8 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
                 pictures |= _pictures(phase, network, test.images[:SEEN], found[phase].features)
     with counted(model) as spent["missingness"]:
         missing = removal_rows(_removals(config), model, test, keep, ids) if "missingness" in families else []
+    with counted(model) as spent["causes"]:
+        caused = cause_rows(_factors(config, domain, ids), model, test, ids) if "causes" in families else []
     folder = Layout(config.results).inside(model_id)
     with counted(model) as spent["decisions"]:
         scenes = _scenes(config, domain, len(ids))
@@ -120,6 +129,7 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
     )
     write_arrays(folder / "pictures.safetensors", pictures)
     write_table(folder / "missingness.parquet", _table(missing, MISSINGNESS))
+    write_table(folder / "causes.parquet", _table(caused, CAUSES))
     write_table(folder / "layers.parquet", _table(_layer_rows(found, ids), LAYERS))
     passes = ", ".join(f"{name} {asdict(one)}" for name, one in spent.items())
     print(f"{model_id.folder}: {len(ids)} images, passes {passes}, {time.perf_counter() - started:.1f} s")
@@ -293,6 +303,56 @@ def removal_rows(
             for fraction, step in zip(fractions, found, strict=True)
             for quantity, values in step.items()
         ]
+    return rows
+
+
+def _factors(config: Config, domain: str, ids: list[str]) -> dict[str, Factor]:
+    """What can be changed in the images of these names, by factor."""
+    import pandas as pd
+
+    from unmask import interventions
+
+    folder = Layout(config.results).domain(domain)
+    names = read_table(folder / "test.csv")["image_id"].astype(str)
+    return interventions.choose(
+        interventions.read(folder / "interventions.safetensors"), pd.Index(names).get_indexer(ids).tolist()
+    )
+
+
+def cause_rows(
+    factors: dict[str, Factor], model: Classifier | ConvClassifier, test: Labelled, ids: list[str]
+) -> list[dict[str, Any]]:
+    """The effects of the factors on the answers to the test images; where there is none, a row with the reason."""
+    import numpy as np
+
+    from unmask.internals import causes
+
+    if not factors:
+        return [{"status": "skipped", "reason": NO_FACTORS}]
+    given = causes.answers(model, test.images, factors)
+    if not all(np.isfinite(one).all() for one in (given.whole, *given.changed.values())):
+        return [{"status": "failed", "reason": "the model's answers are not finite"}]
+    estimated, missing = causes.causal_model(given, factors)
+    rows = [
+        {
+            "factor": one.factor,
+            "quantity": one.quantity,
+            "target": one.target,
+            "image_id": [name for name, value in zip(ids, one.values, strict=True) if not np.isnan(value)],
+            "value": one.values[~np.isnan(one.values)],
+        }
+        for one in [*causes.true_effects(given, factors), *estimated]
+    ]
+    skipped = {"status": "skipped"}
+    rows += [
+        {"factor": name, **skipped, "reason": "none of the images has it"}
+        for name in factors
+        if name not in given.changed
+    ]
+    rows += [
+        {"factor": name, "quantity": "estimated_effect", "target": target, **skipped, "reason": reason}
+        for name, target, reason in missing
+    ]
     return rows
 
 

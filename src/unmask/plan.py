@@ -179,12 +179,13 @@ def _judged(config: Config, patches: int) -> Passes:
 def _inside(config: Config, images: dict[str, dict[str, int]]) -> Passes:
     """Before fine-tuning and after: layers, masked tokens, probes; after: attributions, and removals at four fractions.
 
-    The reconstructions of in-painting are passes too; where a removal or family does not apply, it is less.
+    The reconstructions of in-painting are passes too. Where a removal or family does not apply, or an image has nothing
+    of a factor that is changed, it is less.
     """
     given, total = config["inside"], Passes(forward=_decisions(config, images))
     what, phases = set(given["what"]), 1 + 1 / len(config["seeds"]["finetune"])
     kinds = registry.available("removals", config.plugins) if given["removals"] is None else given["removals"]
-    for counts in images.values():
+    for domain, counts in images.items():
         test, train = min(given["images"], counts["test"]), min(given["train"], counts["train"])
         layers = bool(what - {"mask_token", "missingness", *FAMILIES})
         total.forward += round(phases * test * (layers + ("mask_token" in what)))
@@ -193,6 +194,7 @@ def _inside(config: Config, images: dict[str, dict[str, int]]) -> Passes:
         total.forward += (
             test * (1 + 4 * given["subsets"] * (len(kinds) + ("inpaint" in kinds))) * ("missingness" in what)
         )
+        total.forward += test * (1 + factors(config, domain)) * ("causes" in what and factors(config, domain) > 0)
         total.backward += test * ("attribution" in what)
     models = len(config.models) // len(images)
     return Passes(models * total.forward, models * total.backward)
@@ -214,6 +216,12 @@ def _decisions(config: Config, images: dict[str, dict[str, int]]) -> int:
             test = min(given["images"], counts["test"])
             total += test + min(own["images"], test) * len(own["removals"]) * (own["fitting"] + own["held_out"] + 1)
     return total
+
+
+def factors(config: Config, domain: str) -> int:
+    """How many factors of a domain's images can be changed."""
+    plugin, options = config.domain(domain)
+    return plugin.meta.get("factors", 0) + bool(options.get("shortcut"))
 
 
 def _images(config: Config, domain: str) -> dict[str, int]:

@@ -38,6 +38,8 @@ TABLES = (  # in the order in which they are given room
     "reliability",
     "inside",
     "missingness",
+    "causes",
+    "causal_model",
     "cka",
     "leaderboard",
 )

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
+from unmask import interventions
 from unmask.config import Config
-from unmask.files import write_arrays, write_json, write_table
+from unmask.domains import Intervention, Split
+from unmask.files import read_arrays, write_arrays, write_json, write_table
 from unmask.layout import Layout
 from unmask.models import checkpoint
 from unmask.models.classifier import build
@@ -42,6 +44,19 @@ def configuration(folder, *, encoders=("half", "scratch"), pooling="avg", seeds=
     )
 
 
+def with_factors(images: np.ndarray, labels: np.ndarray, draw: np.random.Generator) -> Split:
+    """A split whose five factors every image has: other noise in a part of it."""
+    changed = {name: images.copy() for name in ("evidence", "seam", "shadow", "pit", "background")}
+    for part, pixels in enumerate(changed.values()):
+        pixels[:, 6 * part : 6 * part + 6] ^= draw.integers(1, 256, pixels[:, :6].shape, np.uint8)
+    found = {
+        name: Intervention(pixels, np.where(labels > 0, labels, -1) if name == "evidence" else None)
+        for name, pixels in changed.items()
+    }
+    nothing = np.zeros(images.shape[:3], bool)
+    return Split(images, labels, nothing, nothing, [], [], {}, found)
+
+
 def prepare(config: Config) -> Config:
     """Write random images, and a model of random weights for every cell of the config."""
     layout, draw = Layout(config.results), np.random.default_rng(0)
@@ -53,6 +68,8 @@ def prepare(config: Config) -> Config:
             {"images": draw.integers(0, 256, (count, SIZE, SIZE, 3), np.uint8), "labels": labels},
         )
         write_table(folder / f"{split}.csv", pd.DataFrame({"image_id": [f"{split}{i}" for i in range(count)]}))
+    test = read_arrays(folder / "test.safetensors")
+    interventions.write(folder / "interventions.safetensors", with_factors(test["images"], test["labels"], draw))
     architecture = {**config["image"], **config["model"]}
     for name in config.pretrained:
         torch.manual_seed(list(config["encoders"]).index(name))

@@ -56,6 +56,9 @@ def test_a_model_in_a_results_folder_is_measured_on_its_own_test_split(config, t
     assert ((layers["low"] <= layers["value"]) & (layers["value"] <= layers["high"])).all()
     assert pd.read_csv(tmp_path / "cka.csv").query("layer_a == layer_b")["value"].to_numpy() == pytest.approx(1)
     assert {"accuracy", "class_entropy"} <= set(pd.read_csv(tmp_path / "missingness.csv")["quantity"])
+    effects = pd.read_csv(tmp_path / "causes.csv").query("quantity == 'effect_logit'")
+    assert set(effects["factor"]) == {"evidence", "seam", "shadow", "pit", "background"}
+    assert (effects["n"] == 9).all()
 
 
 def test_what_is_asked_for_is_measured_and_nothing_else(config, tmp_path, capsys):

@@ -122,6 +122,9 @@ def found(config):
 def test_tables_have_their_columns_domains_and_encoders(found):
     for name, columns in COLUMNS.items():
         assert list(found[name].columns) == columns
+        if name in ("causes", "causal_model"):
+            assert found[name].empty, "nothing of it was planted"
+            continue
         assert set(found[name]["domain"].dropna()) == {"medical", "defect"}
         assert found[name]["domain"].isna().any(), "all domains pooled"
     assert set(found["inside"]["encoder"]) == {*RATIOS, "scratch"}

@@ -3,12 +3,13 @@ INSIDE = f"{RESULTS}/5_inside/{{domain}}/{{encoder}}/p{{pretrain_seed}}f{{finetu
 
 rule inside_model:
     input:
-        data=[f"{RESULTS}/1_data/{{domain}}/{split}.safetensors" for split in ("train", "test")],
+        data=[f"{RESULTS}/1_data/{{domain}}/{name}.safetensors" for name in ("train", "test", "interventions")],
         model=f"{MODEL}/model.safetensors",
         encoder=dag.encoder_of(CONFIG),
     output:
         layers=f"{INSIDE}/layers.parquet",
         missingness=f"{INSIDE}/missingness.parquet",
+        causes=f"{INSIDE}/causes.parquet",
         grams=f"{INSIDE}/grams.safetensors",
         pictures=f"{INSIDE}/pictures.safetensors",
         counterfactuals=f"{INSIDE}/counterfactuals.parquet",

@@ -27,6 +27,8 @@ TABLES = (
     "image_maps",
     "counterfactuals",
     "surrogates",
+    "causes",
+    "causal_model",
 )
 
 

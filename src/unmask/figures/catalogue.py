@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from unmask.config import Config
 from unmask.figures import (
     agreement,
+    causes,
     counterfactual_sets,
     counterfactuals,
     critical,
@@ -54,6 +55,7 @@ KINDS = (
     ladder,
     pareto,
     missingness,
+    causes,
     inside,
     similarity,
     heads,

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from unmask.domains import BACKGROUND, EVIDENCE, TAG
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ FAMILIES = {
     "missingness": "predictions and features against the fraction of the image removed, per removal",
     "counterfactuals": "the fewest patches whose removal changes the decision, per removal",
     "surrogates": "small trees and sparse linear models in place of the model, and how faithful they are",
+    "causes": "true effects of evidence, distractors, background and tag, by rendering images again",
 }
 QUANTITIES = {
     "attention_distance": Quantity(
@@ -237,6 +241,37 @@ SURROGATES = {
     ),
     "fit": Quantity("surrogates", "fit", "share", "surrogates that are faithful enough to be read", ""),
 }
+CAUSES = {
+    "effect_logit": Quantity(
+        "causes",
+        "effect on the logit",
+        "logit",
+        "of the predicted class: with the factor, less with it changed; positive = it speaks for the prediction",
+        "Pearl 2009; Goyal et al. 2019",
+    ),
+    "effect_probability": Quantity(
+        "causes",
+        "effect on the probability",
+        "probability",
+        "the same of the predicted class's softmax probability",
+        "Pearl 2009; Goyal et al. 2019",
+    ),
+    "changed_prediction": Quantity(
+        "causes",
+        "changed predictions",
+        "share",
+        "images that are given another class once the factor is changed",
+        "Pearl 2009",
+    ),
+}
+
+
+def ordered(factors: Iterable[str]) -> list[str]:
+    """Factors as they are told: evidence, the tag, the distractors, the background."""
+    places = {EVIDENCE: -2, TAG: -1, BACKGROUND: 1}
+    return sorted(dict.fromkeys(factors), key=lambda name: places.get(name, 0))
+
+
 # Families whose quantities have a value per head.
 OVER_HEADS = ("attention", "attribution")
 SEEN = 4  # images whose attention is kept as pictures

@@ -12,7 +12,7 @@ from unmask.config import ModelId, load
 from unmask.errors import UserError
 from unmask.files import read_arrays, read_json, write_json, write_table
 from unmask.internals import apart, decisions
-from unmask.internals.catalogue import FAMILIES, MISSINGNESS, QUANTITIES
+from unmask.internals.catalogue import CAUSES, FAMILIES, MISSINGNESS, QUANTITIES
 from unmask.layout import Layout
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from unmask.internals.measure import Found, Labelled
     from unmask.internals.scenes import Scenes
+    from unmask.interventions import Factor
     from unmask.models.classifier import Classifier, ConvClassifier
 
 RESAMPLES, CONFIDENCE, NEIGHBOURS = 2000, 0.95, 20
@@ -86,7 +87,11 @@ def checkpoint(path: Path, images: str | None, families: list[str], most: int, o
     if "missingness" in families and decides:
         known = registry.available("removals")
         curves = inside.removal_rows([known[name] for name in sorted(known)], network, found.test, keep, found.names)
+    caused: list[dict[str, Any]] = []
+    if "causes" in families and decides:
+        caused = inside.cause_rows(found.factors, network, found.test, found.names)
     tables = {"layers": _layers(layers), "missingness": _curves(curves)}
+    tables["causes"] = _causes(caused, found.names, classes)
     if "cka" in families and layers.grams is not None:
         tables["cka"] = _similarity(layers.grams)
     contents: list[dict[str, Any]] = []
@@ -104,8 +109,15 @@ def checkpoint(path: Path, images: str | None, families: list[str], most: int, o
         print(apart.said(contents, classes, network.grid[1]), end="\n\n")
     notes = {f"{name.replace('_', ' ')} {status}: {why}" for name, (status, why) in layers.missing.items()}
     notes |= {f"{row['removal']} {row['status']}: {row['reason']}" for row in curves if "status" in row}
+    notes |= {
+        " ".join(("causes", *filter(None, [row.get("factor")]), row["status"])) + f": {row['reason']}"
+        for row in caused
+        if "status" in row and "quantity" not in row
+    }
     if not decides:
-        notes |= {f"{name} skipped: {NOTHING}" for name in ("missingness", *decisions.FAMILIES) if name in families}
+        notes |= {
+            f"{name} skipped: {NOTHING}" for name in ("missingness", "causes", *decisions.FAMILIES) if name in families
+        }
     print(*sorted(notes), sep="\n")
     if output:
         for name, table in tables.items():
@@ -160,13 +172,15 @@ def _network(
 
 @dataclass(frozen=True)
 class _Given:
-    """Images with their names, where they are from, and training images where there are some."""
+    """Images with their names and what can be changed in them, where they are from, and training images where there
+    are some."""
 
     place: str
     names: list[str]
     test: Labelled
     train: Labelled | None
     scenes: Scenes
+    factors: dict[str, Factor]
 
 
 def _images(
@@ -203,6 +217,7 @@ def _images(
         Labelled(_tensor(pixels[rows], device), chosen),
         Labelled(_tensor(train["images"][:1000], device), train["labels"][:1000]) if train else None,
         scenes(arrays["test"], rows, classes or []) if splits else Scenes(pixels[rows], chosen, classes or []),
+        _factors(results, rows.tolist()) if splits else {},
     )
 
 
@@ -213,6 +228,15 @@ def _splits(results: tuple[Layout, ModelId] | None) -> dict[str, Path]:
     layout, who = results
     splits = {split: layout.domain(who.domain) / f"{split}.safetensors" for split in ("test", "train")}
     return splits if all(file.is_file() for file in splits.values()) else {}
+
+
+def _factors(results: tuple[Layout, ModelId], rows: list[int]) -> dict[str, Factor]:
+    """What can be changed in images `rows` of the test split of a model's domain."""
+    from unmask import interventions
+
+    layout, who = results
+    path = layout.domain(who.domain) / "interventions.safetensors"
+    return interventions.choose(interventions.read(path), rows) if path.is_file() else {}
 
 
 def _read(folder: Path, classes: list[str] | None, size: int) -> tuple[list[str], np.ndarray, np.ndarray | None]:
@@ -298,6 +322,29 @@ def _curves(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([{**one, **other} for one, other in zip(named, bounds, strict=True)], columns=columns)
 
 
+def _causes(rows: list[dict[str, Any]], names: list[str], classes: list[str] | None) -> pd.DataFrame:
+    """Effects on the predicted class, then true and estimated ones on the logit of each class."""
+    import numpy as np
+    import pandas as pd
+
+    known = [row for row in rows if "value" in row]
+    values, places = [], {name: place for place, name in enumerate(names)}
+    for row in known:
+        values.append(np.full(len(names), np.nan))
+        values[-1][[places[name] for name in row["image_id"]]] = row["value"]
+    named = [
+        {
+            "factor": row["factor"],
+            "quantity": row["quantity"],
+            "unit": CAUSES[row["quantity"]].unit if row["quantity"] in CAUSES else "logit",
+            "class": None if row["target"] is None else classes[row["target"]],
+        }
+        for row in known
+    ]
+    columns = ["factor", "quantity", "unit", "class", "value", "low", "high", "n"]
+    return pd.DataFrame([{**one, **other} for one, other in zip(named, _bounded(values), strict=True)], columns=columns)
+
+
 def _similarity(grams: np.ndarray) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
@@ -312,10 +359,11 @@ def _similarity(grams: np.ndarray) -> pd.DataFrame:
 
 
 def _show(tables: dict[str, pd.DataFrame]) -> None:
-    """Means over heads by layer, curves by removal, CKA as a matrix."""
+    """Means over heads by layer, curves by removal, effects by factor, CKA as a matrix."""
     shapes = {
         "layers": ("quantity", "layer"),
         "missingness": (["quantity", "removal"], "fraction"),
+        "causes": ("factor", "quantity"),
         "cka": ("layer_a", "layer_b"),
         "counterfactuals": (["quantity", "patches", "class"], "removal"),
         "surrogates": (["of", "surrogate", "removal"], "quantity"),
@@ -323,6 +371,7 @@ def _show(tables: dict[str, pd.DataFrame]) -> None:
     for name in (name for name in tables if name in shapes):
         table = tables[name]
         rows = table[table["head"].isna()] if "head" in table else table
+        rows = rows[rows["class"].isna()] if "class" in rows else rows
         if len(rows):
             index, columns = shapes[name]
             for key in index if isinstance(index, list) else []:  # what a row does not have is no number

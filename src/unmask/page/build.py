@@ -47,6 +47,8 @@ KINDS = {
     "quality": ("questions", "Which metrics can be trusted"),
     "pareto": ("figures", "Faithfulness against compute"),
     "missingness": ("inside", "Answers and features as patches are removed"),
+    "causes": ("inside", "True effects of evidence, distractors and background"),
+    "causal_model": ("inside", "Estimated against true effects"),
     "inside_attention": ("inside", "Attention"),
     "inside_features": ("inside", "Features"),
     "cka": ("inside", "How alike layers and encoders are"),

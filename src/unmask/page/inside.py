@@ -9,6 +9,7 @@ from unmask.files import read_table
 from unmask.internals.catalogue import MISSINGNESS, QUANTITIES
 from unmask.layout import Layout
 from unmask.page import decisions
+from unmask.page.causes import causes
 from unmask.page.embed import records
 from unmask.statistics.hypotheses import HYPOTHESES
 from unmask.statistics.inside_effects import OVER_LAYERS
@@ -27,7 +28,8 @@ def inside(config: Config, layout: Layout, hypotheses: pd.DataFrame | None) -> d
         return None
     layers, curves = (read_table(path) for path in paths.values())
     apart = {name: getattr(decisions, name)(config, layout) for name in ("counterfactuals", "surrogates")}
-    if not len(layers) and not len(curves) and not any(apart.values()):
+    caused = causes(config, layout)
+    if not len(layers) and not len(curves) and not any(apart.values()) and caused is None:
         return None
     known = set(layers.loc[layers["status"] == "ok", "quantity"])
     return {
@@ -40,6 +42,7 @@ def inside(config: Config, layout: Layout, hypotheses: pd.DataFrame | None) -> d
         "quantities": [about for name, about in QUANTITIES.items() if name in known],
         "missing": missing(layers),
         **apart,
+        "causes": caused,
     }
 
 

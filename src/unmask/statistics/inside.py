@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from unmask.config import Config
     from unmask.statistics.bootstrap import Sums
+    from unmask.statistics.inside_causes import Causes
     from unmask.statistics.study import Study
 
 SIMILARITY = "layer_similarity"
@@ -52,7 +53,7 @@ Missing = dict[Any, tuple[str, str]]  # by (domain, encoder's place, a key witho
 
 @dataclass(frozen=True)
 class Inside:
-    """`layers` by `Layer`, `curves` by `Gone`, `cka` by two `Net`s and two layers (by domain [I, S] each).
+    """`layers` by `Layer`, `curves` by `Gone`, `cka` by two `Net`s and two layers (by domain [I, S] each), `causes`.
 
     `study` has the encoders and the draws: S are pairs of seeds, M encoders, I the images of a domain.
     """
@@ -63,6 +64,7 @@ class Inside:
     cka: dict[tuple[Net, int, Net, int], dict[str, np.ndarray]]
     without: Missing
     removed_without: Missing
+    causes: Causes
 
 
 def curve_weights(fractions: list[float]) -> np.ndarray:
@@ -80,14 +82,14 @@ def layer_rows(config: Config, inside: Inside) -> Iterator[dict[str, Any]]:
     for where, found in bounds(inside.study, inside.layers):
         key: Layer = where.pop("key")
         about = QUANTITIES.get(key.quantity)
-        named = {**where, **key._asdict(), "unit": about.unit if about else "CKA"}
-        yield {**named, **found}
+        keys = {**where, **key._asdict(), "unit": about.unit if about else "CKA"}
+        yield {**keys, **found}
         if key.quantity == "attention_distance":
             scaled = {name: found[name] / patch for name in ("value", "low", "high")}
-            yield {**named, "quantity": PATCHES, "unit": "patches", **found, **scaled}
+            yield {**keys, "quantity": PATCHES, "unit": "patches", **found, **scaled}
     for (domain, m, phase, quantity), (status, reason) in inside.without.items():
         yield {
-            **_encoder(inside.study, domain, m),
+            **named(inside.study, domain, m),
             "phase": phase,
             "quantity": quantity,
             "n": 0,
@@ -103,7 +105,7 @@ def missingness_rows(inside: Inside) -> Iterator[dict[str, Any]]:
         yield {**where, **key._asdict(), "unit": MISSINGNESS[key.quantity].unit, **found}
     for (domain, m, removal), (status, reason) in inside.removed_without.items():
         yield {
-            **_encoder(inside.study, domain, m),
+            **named(inside.study, domain, m),
             "removal": removal,
             "n": 0,
             "status": status,
@@ -114,7 +116,7 @@ def missingness_rows(inside: Inside) -> Iterator[dict[str, Any]]:
 def cka_rows(inside: Inside) -> Iterator[dict[str, Any]]:
     """Rows of `cka.csv`: per domain and pooled (None), two encoders with their phases, and a layer of each."""
     study = inside.study
-    for scope in (None, *study.weights):
+    for scope in (None, *study.weights) if inside.cka else ():
         domains = list(study.weights) if scope is None else [scope]
         stacks = {domain: [values.get(domain) for values in inside.cka.values()] for domain in domains}
         for (one, layer_a, other, layer_b), row in zip(inside.cka, _stacked(study, stacks), strict=True):
@@ -128,16 +130,19 @@ def cka_rows(inside: Inside) -> Iterator[dict[str, Any]]:
 
 
 def _net(study: Study, net: Net, layer: int, suffix: str) -> dict[str, Any]:
-    named = {"encoder": study.encoders[net.encoder], "phase": net.phase, "layer": layer}
-    return {name + suffix: value for name, value in named.items()}
+    keys = {"encoder": study.encoders[net.encoder], "phase": net.phase, "layer": layer}
+    return {name + suffix: value for name, value in keys.items()}
 
 
-def _encoder(study: Study, domain: str | None, m: int) -> dict[str, Any]:
+def named(study: Study, domain: str | None, m: int) -> dict[str, Any]:
+    """The columns that name a domain (None = all pooled) and an encoder."""
     return {"domain": domain, "encoder": study.encoders[m], "mask_ratio": study.ratios[m]}
 
 
 def bounds(study: Study, cubes: Cubes) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Per scope (all domains pooled: None), encoder and key: what names the row, and its mean with its interval."""
+    if not cubes:
+        return
     for scope in (None, *study.weights):
         domains = list(study.weights) if scope is None else [scope]
         for m in range(len(study.encoders)):
@@ -147,11 +152,29 @@ def bounds(study: Study, cubes: Cubes) -> Iterator[tuple[dict[str, Any], dict[st
             }
             for key, row in zip(cubes, _stacked(study, stacks), strict=True):
                 if row is not None:
-                    yield {**_encoder(study, scope, m), "key": key}, {**row, "status": "ok", "reason": None}
+                    yield {**named(study, scope, m), "key": key}, {**row, "status": "ok", "reason": None}
 
 
 def _stacked(study: Study, stacks: dict[str, list[np.ndarray | None]]) -> Iterator[dict[str, Any] | None]:
     """Mean and interval of every value [I, S] in turn, over the domains that have it; None where none has."""
+    whole, seeds = resampled(study, stacks)
+    low, high = whole.interval(study.confidence)
+    for place, images in enumerate(whole.images.tolist()):
+        yield (
+            {
+                "value": whole.mean[place],
+                "low": low[place],
+                "high": high[place],
+                "n": images,
+                "seeds": int(seeds[place]),
+            }
+            if images
+            else None
+        )
+
+
+def resampled(study: Study, stacks: dict[str, list[np.ndarray | None]]) -> tuple[Sums, np.ndarray]:
+    """Every value [I, S] resampled over the domains that have it, and how many seeds do."""
     import numpy as np
 
     totals: list[Sums] = []
@@ -165,20 +188,7 @@ def _stacked(study: Study, stacks: dict[str, list[np.ndarray | None]]) -> Iterat
         totals.append(sums(draws, cube.reshape(images * pairs, -1)))
         held = np.isfinite(cube).any(0)  # [S, E]
         seeds = held if seeds is None else seeds | held
-    whole = reduce(add, totals)
-    low, high = whole.interval(study.confidence)
-    for place, images in enumerate(whole.images.tolist()):
-        yield (
-            {
-                "value": whole.mean[place],
-                "low": low[place],
-                "high": high[place],
-                "n": images,
-                "seeds": int(seeds[:, place].sum()),
-            }
-            if images
-            else None
-        )
+    return reduce(add, totals), seeds.sum(0)
 
 
 def layer_numbers(cubes: Cubes, phase: str, quantity: str, encoders: Iterable[int]) -> list[int]:

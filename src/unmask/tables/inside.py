@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from unmask.config import Config, ModelId
 from unmask.errors import UserError
-from unmask.files import read_arrays, read_metadata, read_table
+from unmask.files import read_arrays, read_json, read_metadata, read_table
 from unmask.internals import cka
 from unmask.layout import Layout
 from unmask.seeds import numpy_generator
@@ -23,6 +23,7 @@ from unmask.statistics.inside import (
     layer_rows,
     missingness_rows,
 )
+from unmask.statistics.inside_causes import Cause, Causes, cause_rows, model_rows
 from unmask.statistics.inside_effects import effect_rows
 from unmask.statistics.study import Study
 
@@ -39,9 +40,15 @@ COLUMNS = {
         *("domain", "phase", "quantity", "layers", "removal", "contrast", "encoder", "reference"),
         *("estimate", "low", "high", "effect", "verdict", "n", "seeds"),
     ],
+    "causes": ["domain", "encoder", "mask_ratio", "factor", "quantity", "unit", *_BOUNDS, *_WHY],
+    "causal_model": [
+        *("domain", "encoder", "mask_ratio", "class", "factor"),
+        *("true", "true_low", "true_high", "estimated", "estimated_low", "estimated_high"),
+        *("difference", "difference_low", "difference_high", "verdict", "n_true", "n", "seeds", *_WHY),
+    ],
     "cka": ["domain", "encoder_a", "phase_a", "layer_a", "encoder_b", "phase_b", "layer_b", *_BOUNDS],
 }
-_WHOLE = ("layer", "head", "n", "seeds", "layer_a", "layer_b")
+_WHOLE = ("layer", "head", "n", "n_true", "seeds", "layer_a", "layer_b")
 
 
 def tables(config: Config, inside: Inside | None, effects: Iterable[dict[str, Any]] = ()) -> dict[str, pd.DataFrame]:
@@ -54,6 +61,8 @@ def tables(config: Config, inside: Inside | None, effects: Iterable[dict[str, An
             "inside": list(layer_rows(config, inside)),
             "missingness": list(missingness_rows(inside)),
             "inside_effects": list(effect_rows(inside)),
+            "causes": list(cause_rows(inside.causes)),
+            "causal_model": list(model_rows(inside.causes)),
             "cka": list(cka_rows(inside)),
         }
     rows["inside_effects"] += effects
@@ -68,6 +77,7 @@ def read_inside(config: Config, layout: Layout) -> Inside | None:
 
     Raises `UserError` where it was measured of some models only, or of other images.
     """
+    import pandas as pd
 
     models = [model for model in config.models if (layout.inside(model) / "layers.parquet").exists()]
     if not config["inside"]["what"] or not models:
@@ -79,11 +89,18 @@ def read_inside(config: Config, layout: Layout) -> Inside | None:
     images = {domain: _images(read, domain) for domain in config["domains"]}
     study = study_of(config, images, "inside images")
     seeds, encoders = study.seeds, study.encoders
-    made = Inside(study, {}, {}, {}, {}, {})
+    made = Inside(study, {}, {}, {}, {}, {}, Causes(study, classes=_classes(config, layout)))
     for model, files in read.items():
         place = seeds.index(model.seeds), encoders.index(model.encoder)
         _put(files.layers, ["phase", "quantity", "layer", "head"], Layer, made.layers, study, model, place, images)
         _put(files.missingness, ["removal", "quantity", "fraction"], Gone, made.curves, study, model, place, images)
+        if files.causes is not None:
+            _put(
+                files.causes, ["factor", "quantity", "target"], Cause, made.causes.effects, study, model, place, images
+            )
+            for row in files.causes[files.causes["status"] != "ok"].itertuples():
+                key = (None if pd.isna(part) else part for part in (row.factor, row.target))
+                made.causes.without[(model.domain, place[1], *key)] = row.status, row.reason
         for row in files.layers[files.layers["status"] != "ok"].itertuples():
             made.without[model.domain, place[1], row.phase, row.quantity] = row.status, row.reason
         for row in files.missingness[files.missingness["status"] != "ok"].itertuples():
@@ -114,14 +131,22 @@ def study_of(config: Config, images: dict[str, list[str]], draws: str) -> Study:
 
 
 class _Files:
-    """A model's tables, and its Gram matrices by phase."""
+    """A model's tables (that of causes is None in a run from before there was one), and its Gram matrices by phase."""
 
     def __init__(self, layout: Layout, model: ModelId):
         folder = layout.inside(model)
         self.folder = folder
         self.layers, self.missingness = (read_table(folder / f"{name}.parquet") for name in ("layers", "missingness"))
+        causes = folder / "causes.parquet"
+        self.causes = read_table(causes) if causes.exists() else None
         self.grams = read_arrays(folder / "grams.safetensors")
         self.images = read_metadata(folder / "grams.safetensors")["images"].split("\n")
+
+
+def _classes(config: Config, layout: Layout) -> dict[str, list[str]]:
+    """The names of every domain's classes, where its card is there."""
+    cards = {domain: layout.domain(domain) / "card.json" for domain in config["domains"]}
+    return {domain: read_json(card)["classes"] for domain, card in cards.items() if card.exists()}
 
 
 def _images(read: dict[ModelId, _Files], domain: str) -> list[str]:
