@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -93,6 +93,29 @@ class Gallery:
     masks: np.ndarray  # bool [G, H, W]
 
 
+@dataclass(frozen=True)
+class Changed:
+    """A factor of N images, K of which have it, and what they are when it is changed and nothing else.
+
+    images  float32 [K, 3, H, W] in [0, 1], in the order of the images, on the model's device
+    pixels  bool [N, H, W]: which pixels change; none of an image that does not have the factor
+    """
+
+    images: torch.Tensor
+    pixels: np.ndarray
+
+    @property
+    def present(self) -> np.ndarray:
+        """Which images have the factor: bool [N]."""
+        return self.pixels.any((1, 2))
+
+    def of(self, rows: Sequence[int]) -> Changed:
+        """The factor in the images `rows`, in that order."""
+        present = self.present
+        places = (np.cumsum(present) - 1)[rows][present[rows]]
+        return Changed(self.images[torch.from_numpy(places).to(self.images.device)], self.pixels[rows])
+
+
 @dataclass
 class Case:
     """One mini-batch of N images with the maps of one explainer. Arrays are read-only; the views are fresh copies.
@@ -110,6 +133,8 @@ class Case:
     traces   what metrics put in with `trace`
     concepts bool [N, H, W] by name: kinds of objects beside the evidence; none where the domain knows of none
     gallery  images of every class to build mosaics of; None where the metric needs none
+    factors  by name what can be changed in the images; none where the metric needs none
+    skipped  by an image's place why the metric cannot judge it, put in with `skip`
     """
 
     model: torch.nn.Module
@@ -125,6 +150,8 @@ class Case:
     traces: dict[str, np.ndarray] = field(default_factory=dict)
     concepts: dict[str, np.ndarray] = field(default_factory=dict)
     gallery: Gallery | None = None
+    factors: dict[str, Changed] = field(default_factory=dict)
+    skipped: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self):
         self.masks, self.maps = self.masks.copy(), self.maps.copy()
@@ -189,6 +216,23 @@ class Case:
         `name` is the metric's id for a curve that depends on the maps, else "random".
         """
         self.traces[name] = np.asarray(values, dtype=np.float32)
+
+    def skip(self, where: np.ndarray, reason: str) -> None:
+        """Say of images, bool [N], why the metric does not apply to them; their scores are not read."""
+        self.skipped |= dict.fromkeys(np.flatnonzero(where).tolist(), reason)
+
+    @torch.no_grad()
+    def changed_logits(self, factor: str | None) -> np.ndarray:
+        """The model's logits of the K images that have a factor, with it changed: float32 [K, C]; None = of all as they
+        are, [N, C]. Computed once for all metrics and explainers."""
+        images = self.images if factor is None else self.factors[factor].images
+
+        def compute() -> np.ndarray:
+            return torch.cat(
+                [self.model(part).float().cpu() for part in images.split(batch_size(images.device))]
+            ).numpy()
+
+        return self.shared.get(("changed", factor, self.fingerprint), compute)
 
     def explain(
         self,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from unmask import contract, data, passes, registry, removals
-from unmask.case import Case, Gallery
+from unmask.case import Case, Changed, Gallery
 from unmask.contract import IMAGES, PATCH, SIZE, Breach
 from unmask.contract.state import compare, model_state
 from unmask.device import resolve
@@ -24,6 +24,8 @@ from unmask.patches import to_pixels
 from unmask.registry import PACKAGE, Plugin
 from unmask.time_limit import time_limit as limited
 
+NEEDS = ("removal", "masks", "concepts", "explainer", "gallery", "interventions", "tag", "model")
+FACTORS = ("evidence", "thing", "shade", "background", "tag")  # that a metric's images have, which needs interventions
 NETWORKS = {"avg": "a ViT with mean pooling", "token": "a ViT with a class token", "resnet": "a ResNet"}
 TYPES = {
     "metrics": {
@@ -53,6 +55,7 @@ TYPES = {
         "choices": dict,
         "folders": list,
         "optional": list,
+        "factors": int,
         "citation": str,
     },
 }
@@ -173,7 +176,7 @@ def describes_a_metric(plugin: Plugin) -> None:
     contract.has_the_keys(plugin, TYPES["metrics"])
     contract.one_of(plugin.meta["direction"], "direction", ("higher", "lower"))
     for need in plugin.meta["needs"]:
-        contract.one_of(need, "needs", ("removal", "masks", "concepts", "explainer", "gallery", "model"))
+        contract.one_of(need, "needs", NEEDS)
     contract.options_fit(plugin)
     contract.bounds(plugin)
     contract.formulas_count(plugin, ("forward", "explanations"))
@@ -257,7 +260,18 @@ def _case(plugin: Plugin, calls: list[int] | None = None) -> Case:
         explainer=brightness if "explainer" in needs else None,
         concepts={"thing": ~masks} if "concepts" in needs else {},
         gallery=Gallery(images, targets, masks) if "gallery" in needs else None,
+        factors=_factors(images) if {"interventions", "tag"}.intersection(needs) else {},
     )
+
+
+def _factors(images: torch.Tensor) -> dict[str, Changed]:
+    """Every image has every factor: a stripe that is black without it, the tag a square."""
+    made = {}
+    for place, name in enumerate(FACTORS):
+        pixels = torch.zeros(len(images), SIZE, SIZE, dtype=torch.bool)
+        pixels[:, 6 * place + 1 : 6 * place + 6, slice(1, 6) if name == "tag" else slice(None)] = True
+        made[name] = Changed(images * ~pixels[:, None], pixels.numpy())
+    return made
 
 
 def _scores(plugin: Plugin, case: Case) -> np.ndarray:

@@ -139,6 +139,10 @@ What a metric **needs**:
   gets wrong: there the evidence belongs to another class than the one that is explained.
 - `concepts`: it compares the map with what else is in the image, such as the boxes of `driving`, which decide nothing.
   The embedded domains know where that is; images of the `folder` domain are skipped.
+- `interventions`: it asks the model about the images with one factor changed (no evidence, no distractor of a kind,
+  another background), which the embedded domains can make again; images with fewer than two such factors are skipped,
+  and so are those of the `folder` domain. [causes.md](causes.md) tells more.
+- `tag`: the same of the shortcut's tag; images without one are skipped.
 - `gallery`: images of several classes, with evidence and classified right, to make mosaics of.
 - `explainer`: it explains other images, or other networks, with the same explainer.
 

@@ -6,13 +6,14 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unmask import digest, registry, seeds
 from unmask.config import Config, ExplainerSpec, MetricSpec, ModelId
-from unmask.domains import CONCEPT
+from unmask.domains import CONCEPT, TAG
 from unmask.errors import Skip, UserError
 from unmask.files import read_arrays, read_json, read_table, sha256
 from unmask.layout import Layout
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from unmask.case import Case, Gallery, Shared
+    from unmask.case import Case, Changed, Gallery, Shared
 
 LIBRARIES = ("captum", "numpy", "quantus", "scipy", "timm", "torch", "torchvision")
 NO_EVIDENCE = "no evidence mask"
 NO_CONCEPT = "no concept mask"
+NO_FACTORS = "the domain's images cannot be made again with a factor changed"
+ONE_FACTOR = "the image has fewer than two factors that can be changed"
+NO_TAG = "the image carries no tag"
+FACTORS = {"interventions", "tag"}  # what a metric may need that is read from the interventions
 RANDOM = "random"  # the name of curves that depend on no map
 CURVES = {
     "domain": "str",
@@ -115,6 +120,7 @@ class Work:
         self._folder = layout.maps(model_id)
         self._model_path = layout.model(model_id) / "model.safetensors"
         self._test_path = layout.domain(model_id.domain) / "test.safetensors"
+        self._factors_path = layout.domain(model_id.domain) / "interventions.safetensors"
         self._index_path = self._folder / f"{group}.json"
         self.index = read_json(self._index_path)
         self._inputs = {"model": sha256(self._model_path), "test": sha256(self._test_path)}
@@ -136,6 +142,31 @@ class Work:
             self._loaded = _load(self.config, self.model_id, self._test_path, self.index["images"], self._device)
         return self._loaded
 
+    @cached_property
+    def _factors_hash(self) -> str:
+        if not self._factors_path.is_file():
+            raise UserError(f"{self._factors_path} does not exist; run the stage data again")
+        return sha256(self._factors_path)
+
+    @cached_property
+    def _factors(self) -> dict[str, Changed]:
+        """What can be changed in the explained images, read when the first metric asks."""
+        import numpy as np
+        import torch
+
+        from unmask import interventions
+        from unmask.case import Changed
+
+        images = self.loaded.images
+        plain = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        rows, found = [image["index"] for image in self.index["images"]], {}
+        for name, factor in interventions.choose(interventions.read(self._factors_path), rows).items():
+            pixels = np.zeros(plain.shape[:3], bool)
+            pixels[factor.present] = (factor.changed != plain[factor.present]).any(-1)
+            changed = torch.from_numpy(factor.changed).permute(0, 3, 1, 2).to(images) / 255
+            found[name] = Changed(changed.contiguous(), pixels)
+        return found
+
     def seconds_per_pass(self) -> float:
         """Of one image forward, in a mini-batch, on this machine: for a forecast."""
         import torch
@@ -155,6 +186,8 @@ class Work:
 
         It has no maps but those that `replace_maps` gives it.
         """
+        import torch
+
         from unmask.case import Shared
 
         made, known, count = copy.copy(self), self.loaded, len(images)
@@ -162,6 +195,14 @@ class Work:
         made._by_name, made._maps = dict(self._by_name), {}
         concepts = {name: pixels[:count] for name, pixels in known.concepts.items()}
         made._loaded = _Loaded(model, images, known.targets[:count], known.masks[:count], concepts, Shared(model))
+        if any(FACTORS.intersection(metric.plugin.meta["needs"]) for metric, _ in self._metrics):
+            # The same intervention on what the images have become.
+            given = {name: one.of(list(range(count))) for name, one in self._factors.items()}
+            drift = images - known.images[:count]
+            made._factors = {
+                name: replace(one, images=(one.images + drift[torch.from_numpy(one.present)]).clamp(0, 1))
+                for name, one in given.items()
+            }
         return made
 
     def replace_maps(self, name: str, maps: np.ndarray | None, status: str = "ok", error: str | None = None) -> None:
@@ -204,6 +245,7 @@ class Work:
                     "removal": removal and self._removals[removal],
                     "explainer": again if "explainer" in needs else None,
                     "gallery": self.index["images"] if "gallery" in needs else None,
+                    "factors": self._factors_hash if FACTORS.intersection(needs) else None,
                 }
                 cells.append(Cell(explainer, metric, removal, digest.of(parts)))
         return cells
@@ -255,6 +297,14 @@ class Work:
             return MISCLASSIFIED
         if "concepts" in needs and not any(pixels[row].any() for pixels in self.loaded.concepts.values()):
             return NO_CONCEPT
+        if FACTORS.intersection(needs):
+            present = [name for name, one in self._factors.items() if one.pixels[row].any()]
+            if not self._factors:
+                return NO_FACTORS
+            if "tag" in needs and TAG not in present:
+                return NO_TAG
+            if "interventions" in needs and len(present) < 2:
+                return ONE_FACTOR
         return None
 
     def _maps_of(self, name: str) -> np.ndarray:
@@ -306,6 +356,8 @@ class Work:
         for position, i in enumerate(rows):
             outcome.scores[i] = float(scores[position])
             outcome.curves[i] = {name: values[position] for name, values in case.traces.items()}
+            if position in case.skipped:
+                outcome.skipped[i] = case.skipped[position]
 
     def _case(self, cell: Cell, rows: list[int]) -> Case:
         from unmask.case import Case
@@ -330,6 +382,7 @@ class Work:
             engine=self.config["score"]["engine"],
             concepts={name: pixels[rows] for name, pixels in loaded.concepts.items()},
             gallery=self._gallery() if "gallery" in needs else None,
+            factors={name: one.of(rows) for name, one in self._factors.items()} if FACTORS.intersection(needs) else {},
         )
 
     def _gallery(self) -> Gallery:
@@ -472,6 +525,7 @@ class _Outcome:
 
     scores: dict[int, float] = field(default_factory=dict)
     curves: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
+    skipped: dict[int, str] = field(default_factory=dict)
     failure: tuple[str, str] | None = None
     passes: float = 0.0
     seconds: float = 0.0
@@ -480,6 +534,8 @@ class _Outcome:
         """(status, reason) of an image without a score."""
         if self.failure:
             return self.failure
+        if row in self.skipped:
+            return "skipped", self.skipped[row]
         value = self.scores[row]
         return None if math.isfinite(value) else ("failed", f"metric returned {value}")
 

@@ -35,6 +35,13 @@ def test_shipped_configs_are_sound(name):
     assert "scratch" in config["encoders"]
 
 
+def test_the_shortcut_config_plants_a_tag_and_asks_who_finds_it():
+    config = load(ROOT / "config/shortcut.yaml")
+    assert [config.domain(name)[1]["shortcut"] for name in config["domains"]] == [0.9]
+    assert "shortcut_detection" in config["score"]["metrics"]
+    assert config["inside"]["what"] == ["causes"]
+
+
 def test_real_sample_differs_from_the_default_in_data_and_budgets_only():
     # Read without the check that its folders exist: the images are not part of the repository.
     filled, real = Config(BASE).data, yaml.safe_load((ROOT / "config/real-sample.yaml").read_text())

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from unmask import registry, removals
-from unmask.case import Case, Gallery
+from unmask.case import Case, Changed, Gallery
 from unmask.models.vit import Normalise
 
 SIZE, PATCH, KEY = 32, 8, (2, 1)  # 4 x 4 patches; the one in row 2, column 1 decides
@@ -86,12 +86,21 @@ def concepts(count):
     return {"spot": spot, "bar": bar}
 
 
+def factors(pixels):
+    """Five factors that every image has; evidence and tag are on the key patch, which goes dark without them."""
+    places = {"evidence": evidence(len(pixels)), **concepts(len(pixels)), "tag": evidence(len(pixels))}
+    rest = ~np.any(list(places.values()), axis=0)
+    made = {name: Changed(pixels * torch.from_numpy(~place)[:, None], place) for name, place in places.items()}
+    return {**made, "background": Changed(torch.where(torch.from_numpy(rest)[:, None], 1 - pixels, pixels), rest)}
+
+
 def make_case(model, maps, *, removal=None, explainer=None, seed=11, shared=None, **changes):
     """A case of `len(maps)` noise images, target 0, evidence on the key patch."""
     if isinstance(removal, str):
         removal = removals.bind(registry.find("removals", removal), model)
+    pixels = changes.get("images", images(len(maps)))
     fields = {
-        "images": images(len(maps)),
+        "images": pixels,
         "targets": torch.zeros(len(maps), dtype=torch.int64),
         "masks": evidence(len(maps)),
         "maps": maps.astype(np.float32),
@@ -101,6 +110,7 @@ def make_case(model, maps, *, removal=None, explainer=None, seed=11, shared=None
         "shared": shared,
         "concepts": concepts(len(maps)),
         "gallery": gallery(),
+        "factors": factors(pixels),
     }
     return Case(model=model, **{**fields, **changes})
 

@@ -4,6 +4,7 @@ SCORES = f"{RESULTS}/5_scores/{{domain}}/{{encoder}}/p{{pretrain_seed}}f{{finetu
 rule score_group:
     input:
         data=f"{RESULTS}/1_data/{{domain}}/test.safetensors",
+        interventions=f"{RESULTS}/1_data/{{domain}}/interventions.safetensors",
         model=f"{MODEL}/model.safetensors",
         maps=f"{MAPS}/{{group}}.json",
     output:
