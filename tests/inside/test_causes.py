@@ -14,6 +14,7 @@ from unmask.internals import causes
 from unmask.internals.catalogue import CAUSES
 from unmask.interventions import Factor, read, write
 from unmask.layout import Layout
+from unmask.tables.image_maps import image_maps
 from unmask.tables.inside import COLUMNS, read_inside, tables
 
 N, CLASSES = 40, 3
@@ -231,6 +232,12 @@ def test_the_tables_hold_means_and_both_models_side_by_side(config):
     assert set(compared["factor"]) == {"evidence"}
     assert (compared["n"] == 12).all()
     assert (compared["n_true"] == 4).all()
+
+
+def test_causes_alone_leave_files_that_the_tables_can_read(config):
+    assert len(image_maps(config, Layout(config.results))) == 0
+    found = tables(config, read_inside(config, Layout(config.results)))
+    assert {name for name, table in found.items() if len(table)} == {"causes", "causal_model"}
 
 
 def test_a_domain_that_cannot_be_made_again_is_a_row_with_the_reason(made):
