@@ -187,7 +187,8 @@ def test_a_bad_map_costs_its_own_score_and_changes_no_other(metric, well_and_ill
     )
 
 
-@pytest.mark.parametrize("metric", EVERY)
+# Whether a decision hangs on the tag is for the model to say.
+@pytest.mark.parametrize("metric", [name for name in EVERY if name != "shortcut_detection"])
 def test_every_metric_scores_every_image_that_it_can_judge(metric, well_and_ill):
     table = well_and_ill[0].xs(metric, level="metric").droplevel("explainer")
     judged = table[table["reason"] != scoring.MISCLASSIFIED]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from changed_images import write_factors
 
 from unmask import explain, score, scoring
 from unmask.config import Config, ModelId
@@ -75,6 +76,7 @@ def prepared(tmp_path_factory):
         },
     )
     write_table(layout.domain("defect") / "test.csv", pd.DataFrame({"image_id": [f"t{i}" for i in range(8)]}))
+    write_factors(folder, tagged=range(8), without=())
     torch.manual_seed(0)
     architecture = {"size": SIZE, "patch": 8, "width": 8, "depth": 1, "heads": 1, "classes": 3}
     model = Classifier(**architecture)

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from changed_images import write_factors
 from test_score_stage import MODEL, config, of, prepared, results, run  # noqa: F401 (fixtures)
 
-from unmask import interventions
-from unmask.domains import Intervention, Split
 from unmask.errors import UserError
 from unmask.files import read_arrays
 from unmask.layout import Layout
@@ -15,28 +14,8 @@ from unmask.scoring import NO_FACTORS, NO_TAG, ONE_FACTOR, Work
 METRICS = ["interventional_agreement", "shortcut_detection"]
 
 
-def write(folder, *, tagged=(1, 3)):
-    """Factors of the eight test images: all but image 4 have evidence, all a background, some a tag."""
-    test = read_arrays(Layout(folder).domain("defect") / "test.safetensors")
-    images = test["images"]
-    evidence, background, tag = images.copy(), images.copy(), images.copy()
-    evidence[test["masks"]] //= 2
-    evidence[4] = images[4]
-    evidence[5, 9:12, 9:12] //= 2
-    background[:, 12:] = 255 - background[:, 12:]
-    for row in tagged:
-        tag[row, 8:16, 8:16] = 255 - tag[row, 8:16, 8:16]
-    nothing = np.zeros(images.shape[:3], bool)
-    found = {"evidence": evidence, "background": background, **({"tag": tag} if tagged else {})}
-    split = Split(
-        images, test["labels"], nothing, nothing, [], [], {}, {name: Intervention(one) for name, one in found.items()}
-    )
-    interventions.write(Layout(folder).domain("defect") / "interventions.safetensors", split)
-    return found
-
-
 def test_the_score_is_that_of_the_changed_images(results):  # noqa: F811
-    changed = write(results)
+    changed = write_factors(results)
     settings = config(results, ["saliency"], METRICS[:1])
     table = of(run(settings), metric="interventional_agreement").set_index("image_id")
     work = Work(settings, MODEL, "some")
@@ -59,7 +38,7 @@ def test_the_score_is_that_of_the_changed_images(results):  # noqa: F811
 
 
 def test_images_without_a_tag_and_predictions_without_need_of_it_are_skipped(results):  # noqa: F811
-    write(results)
+    write_factors(results)
     settings = config(results, ["saliency", "oracle"], METRICS[1:], shortcut_detection={"threshold": 1.0})
     table = of(run(settings), metric="shortcut_detection", explainer="saliency").set_index("image_id")
     assert set(table["status"]) == {"skipped"}
@@ -74,7 +53,7 @@ def test_images_without_a_tag_and_predictions_without_need_of_it_are_skipped(res
 
 
 def test_a_domain_without_tags_costs_no_pass(results):  # noqa: F811
-    write(results, tagged=())
+    write_factors(results, tagged=())
     table = run(config(results, ["saliency"], METRICS[1:]))
     assert table["reason"].tolist() == [NO_TAG] * 6
     assert table["passes"].sum() == 0
@@ -90,14 +69,14 @@ def test_a_domain_without_factors_is_skipped_with_the_reason(results):  # noqa: 
 
 def test_other_metrics_need_no_file_and_their_cells_outlive_a_new_one(results, capsys):  # noqa: F811
     path = Layout(results).domain("defect") / "interventions.safetensors"
-    assert not path.exists()
+    path.unlink()
     run(config(results, ["saliency"], ["sparseness"]))
     with pytest.raises(UserError, match=r"interventions\.safetensors does not exist; run the stage data again"):
         run(config(results, ["saliency"], ["sparseness", *METRICS[:1]]))
-    write(results)
+    write_factors(results)
     run(config(results, ["saliency"], ["sparseness", *METRICS[:1]]))
     capsys.readouterr()
-    write(results, tagged=())
+    write_factors(results, tagged=())
     run(config(results, ["saliency"], ["sparseness", *METRICS[:1]]))
     said = capsys.readouterr().out
     assert "saliency interventional_agreement" in said
@@ -107,7 +86,7 @@ def test_other_metrics_need_no_file_and_their_cells_outlive_a_new_one(results, c
 def test_under_noise_the_intervention_is_the_same_on_what_the_image_has_become(results):  # noqa: F811
     from unmask.judging import noisy_images
 
-    write(results)
+    write_factors(results)
     work = Work(config(results, ["saliency"], METRICS), MODEL, "some")
     noisy = noisy_images(work.loaded.images[:4], 0.05, 1)
     twin = work.twin(work.loaded.model, noisy)
