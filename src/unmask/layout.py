@@ -39,7 +39,8 @@ class Layout:
         return self.results / "5_scores" / model.folder
 
     def inside(self, model: ModelId) -> Path:
-        """`layers|missingness|counterfactuals|surrogates.parquet`, `surrogates.json`, `grams|pictures.safetensors`."""
+        """`layers|missingness|counterfactuals|surrogates|dissection|tcav|factors.parquet`, `surrogates.json`,
+        `grams|pictures|concepts.safetensors`."""
         return self.results / "5_inside" / model.folder
 
     @property

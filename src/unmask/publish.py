@@ -39,6 +39,9 @@ TABLES = (  # in the order in which they are given room
     "inside",
     "missingness",
     "cka",
+    "tcav",
+    "dissection",
+    "concept_factors",
     "leaderboard",
 )
 LIMIT = 1_000_000  # bytes in all

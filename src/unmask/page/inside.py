@@ -9,6 +9,7 @@ from unmask.files import read_table
 from unmask.internals.catalogue import MISSINGNESS, QUANTITIES
 from unmask.layout import Layout
 from unmask.page import decisions
+from unmask.page.concepts import concepts
 from unmask.page.embed import records
 from unmask.statistics.hypotheses import HYPOTHESES
 from unmask.statistics.inside_effects import OVER_LAYERS
@@ -40,6 +41,7 @@ def inside(config: Config, layout: Layout, hypotheses: pd.DataFrame | None) -> d
         "quantities": [about for name, about in QUANTITIES.items() if name in known],
         "missing": missing(layers),
         **apart,
+        "concepts": concepts(config, layout),
     }
 
 
