@@ -5,8 +5,8 @@ Tables (`results/6_leaderboards/`): `leaderboard` per domain, encoder and metric
 `chance`, every metric's chance level and ceiling; `mask_ratio`; `controls`; `explainers`; `accuracy`; `failed`; `cost`;
 and `scores`, the long table itself. Pooled means weight every score of a domain equally, and every domain.
 `unmask.questions` names the tables of tests; `curves` are removal curves; `inside`, `missingness`, `causes`,
-`causal_model`, `cka` and `counterfactuals` are of the stage `inside`. The long ones are parquet files too; `latex/`
-holds those that go into papers.
+`causal_model`, `cka`, `counterfactuals`, `dissection`, `tcav` and `concept_factors` are of the stage `inside`. The long
+ones are parquet files too; `latex/` holds those that go into papers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from unmask.files import write_table, write_text
 from unmask.layout import Layout
 from unmask.statistics.hypotheses import HYPOTHESES
 from unmask.submissions import enter
-from unmask.tables import decisions, inside, latex
+from unmask.tables import concepts, decisions, inside, latex
 from unmask.tables.about import KEY, about
 from unmask.tables.columns import BOARDS, LARGE
 from unmask.tables.comparisons import control_rows, ratio_rows
@@ -78,6 +78,7 @@ def run(config: Config) -> None:
         ),
         **inside.tables(config, within, decisions.effects(apart)),
         **decisions.tables(apart),
+        **concepts.tables(config, layout, within),
         "image_maps": image_maps(config, layout),
         "explainers": describe(config, maps),
         "accuracy": accuracy,

@@ -74,6 +74,9 @@ def _inside_arguments(parser: argparse.ArgumentParser) -> None:
     alone.add_argument("--model", help="a model.safetensors or encoder.safetensors with its JSON side-car")
     alone.add_argument("--images", metavar="FOLDER", help="images, or a folder per class (default: its test split)")
     alone.add_argument("--what", nargs="+", metavar="NAME", help="such as attention,cka (default: all there is)")
+    alone.add_argument(
+        "--concepts", nargs="+", metavar="NAME=FOLDER", help="images of your own concepts, for the family concepts"
+    )
     alone.add_argument("--most", type=int, default=100, metavar="N", help="images to take (default: 100)")
     alone.add_argument("--output", metavar="FOLDER", help="write the tables with intervals there, as CSV")
     alone.add_argument("--device", default="auto", help="auto, cpu, cuda:0 (default: auto)")

@@ -232,8 +232,12 @@ def _check(config: Config) -> None:
     for name in config["inside"]["removals"] or []:
         registry.find("removals", name, config.plugins, "inside.removals")
     for family, given in config["inside"].items():
-        for name in given.get("removals", []) if isinstance(given, dict) else []:
+        for name in given.get("removals", []) if isinstance(given, dict) and family != "concepts" else []:
             registry.find("removals", name, config.plugins, f"inside.{family}.removals")
+    for name, folder in config["inside"]["concepts"].items():
+        from unmask.internals.concepts import files
+
+        files(folder, f"inside.concepts.{name}")
     low, high = config["pretrain"]["crop_scale"]
     if low > high:
         raise UserError(f"pretrain.crop_scale: [{low}, {high}] is not a range; write the smaller share first")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -38,6 +39,17 @@ def code(*roots: str | Path) -> str:
             seen[path], imports = _read(path, path.stat().st_mtime_ns)
             pending.extend(imports)
     return of(sorted(seen.values()))
+
+
+def listing(folder: str | Path) -> str:
+    """A digest of a folder's files by name, size and time of change."""
+    found = []
+    for root, _, names in os.walk(folder):
+        for name in names:
+            path = Path(root, name)
+            state = path.stat()
+            found.append((path.relative_to(folder).as_posix(), state.st_size, state.st_mtime_ns))
+    return of(sorted(found))
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -12,6 +12,12 @@ Reads a model, the encoder that it came from, and images of its domain; writes b
     counterfactuals.parquet  one row per removal and image (`unmask.internals.counterfactuals`); after fine-tuning only
     surrogates.parquet     one row per surrogate, removal, image and quantity (`unmask.internals.surrogates`), and what
     surrogates.json        those say that are faithful enough; after fine-tuning only
+    dissection.parquet     the IoU of every unit with every known concept, by phase and layer
+    tcav.parquet           accuracy, scores and sensitivity of every concept activation vector, and by image how many of
+                           a concept's vectors its logit rises along
+    factors.parquet        the factors' importance by image, and how well they stand for the activations
+    concepts.safetensors   maps of units and factors, activation maximisations, and what the intervals need
+                           (`unmask.internals.describe`); what they are of stands in its header
 
 The phase `before` is the network that fine-tuning started from: the pretrained encoder, or its random weights. It is
 measured once per encoder and pretraining seed, beside the first fine-tuning seed. What cannot be computed is a row
@@ -22,6 +28,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from unmask import digest, registry
@@ -30,14 +37,17 @@ from unmask.errors import Skip, UserError
 from unmask.files import read_arrays, read_json, read_table, write_arrays, write_table
 from unmask.internals import decisions
 from unmask.internals.catalogue import SEEN
+from unmask.internals.concepts import Concepts
 from unmask.layout import Layout
 from unmask.sampling import explained
+from unmask.seeds import numpy_generator
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     import torch
 
+    from unmask.internals.describe import Options
     from unmask.internals.measure import Found, Labelled
     from unmask.internals.scenes import Scenes
     from unmask.interventions import Factor
@@ -45,7 +55,10 @@ if TYPE_CHECKING:
 
 ATTRIBUTION = "input_x_gradient"
 HALF = 2  # the place of one half among the fractions removed
-LIBRARIES = ("captum", "numpy", "scikit-learn", "timm", "torch", "torchvision")
+LIBRARIES = (
+    *("captum", "numpy", "pillow", "scikit-image", "scikit-learn", "scipy"),
+    *("threadpoolctl", "timm", "torch", "torchvision"),
+)
 KINDS = {
     "phase": "category",
     "quantity": "category",
@@ -68,14 +81,16 @@ NO_FACTORS = "the domain's images cannot be made again with a factor changed"
 
 def settings(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetune_seed: int) -> dict[str, Any]:
     """All of the config, the code and the libraries that the tables depend on, beside the files read."""
-    plugins = [registry.find("explainers", ATTRIBUTION), *_removals(config)]
+    plugins = [registry.find("explainers", ATTRIBUTION), config.domain(domain)[0], *_removals(config)]
     plugins += [plugin for family in decisions.FAMILIES for plugin in decisions.removals(config, family)]
+    folders = config["inside"]["concepts"]
     return {
         "seed": [config["seed"], pretrain_seed, finetune_seed],
         "model": ModelId(domain, encoder, pretrain_seed, finetune_seed).folder,
         "method": config["encoders"][encoder]["method"],
         "before": finetune_seed == config["seeds"]["finetune"][0],
         "inside": config["inside"],
+        "folders": {name: digest.listing(folder) for name, folder in folders.items()},
         "plugins": {plugin.id: digest.code(plugin.path) for plugin in plugins},
         "code": digest.code("unmask.inside"),
         "versions": digest.versions(*LIBRARIES),
@@ -88,6 +103,7 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
         raise UserError(f"--domain, --encoder: the config has no model {domain} x {encoder}")
     from unmask import subject
     from unmask.device import resolve
+    from unmask.internals.describe import DECIDING, describe
     from unmask.internals.measure import measure
     from unmask.passes import counted
 
@@ -96,6 +112,8 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
     families, device = config["inside"]["what"], resolve(config["device"])
     model, sidecar = subject.load_model(config, model_id, device)
     ids, test, train = _images(config, domain, device)
+    card, concepts = read_json(Layout(config.results).domain(domain) / "card.json"), Concepts()
+    options = _concept_options(config, domain, card)
     keep = _subsets(config, domain, len(ids), model.grid)
     found: dict[str, Found] = {}
     pictures: dict[str, np.ndarray] = {"labels": test.labels} if "pictures" in families else {}
@@ -114,6 +132,21 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
             )
             if found[phase].features is not None:
                 pictures |= _pictures(phase, network, test.images[:SEEN], found[phase].features)
+            concepts.add(
+                describe(
+                    network,
+                    phase,
+                    test,
+                    train,
+                    found[phase],
+                    families if phase == "after" else [name for name in families if name not in DECIDING],
+                    classes=card["classes"],
+                    ids=ids,
+                    rng=partial(numpy_generator, config["seed"], "inside", "concepts", domain),
+                    options=options,
+                )
+            )
+            found[phase].tokens.clear()
     with counted(model) as spent["missingness"]:
         missing = removal_rows(_removals(config), model, test, keep, ids) if "missingness" in families else []
     with counted(model) as spent["causes"]:
@@ -127,7 +160,8 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
         {phase: one.grams for phase, one in found.items() if one.grams is not None},
         {"images": "\n".join(ids)},
     )
-    write_arrays(folder / "pictures.safetensors", pictures)
+    write_arrays(folder / "pictures.safetensors", pictures, {"images": "\n".join(ids[:SEEN])})
+    concepts.write(folder)
     write_table(folder / "missingness.parquet", _table(missing, MISSINGNESS))
     write_table(folder / "causes.parquet", _table(caused, CAUSES))
     write_table(folder / "layers.parquet", _table(_layer_rows(found, ids), LAYERS))
@@ -154,12 +188,10 @@ def _phases(config: Config, model_id: ModelId) -> list[str]:
 
 def _images(config: Config, domain: str, device: torch.device) -> tuple[list[str], Labelled, Labelled]:
     """Test images with their names, the explained ones first, and training images for the probes."""
-    import torch
-
     from unmask.internals.cka import LEAST
-    from unmask.internals.measure import Labelled
+    from unmask.internals.known import concepts
+    from unmask.internals.measure import Labelled, scaled
     from unmask.sampling import choose
-    from unmask.seeds import numpy_generator
 
     folder = Layout(config.results).domain(domain)
     arrays = {split: read_arrays(folder / f"{split}.safetensors") for split in ("test", "train")}
@@ -173,18 +205,12 @@ def _images(config: Config, domain: str, device: torch.device) -> tuple[list[str
         "test": explained(labels["test"], config["inside"]["images"], config["seed"], domain),
         "train": choose(labels["train"], config["inside"]["train"], generator),
     }
-    parts = {
-        split: Labelled(
-            torch.from_numpy(arrays[split]["images"][some])
-            .to(device)
-            .permute(0, 3, 1, 2)
-            .float()
-            .div(255)
-            .contiguous(),
-            labels[split][some],
-        )
-        for split, some in rows.items()
-    }
+    classes = read_json(folder / "card.json")["classes"]
+    parts = {}
+    for split, some in rows.items():
+        chosen = {name: array[some] for name, array in arrays[split].items()}
+        known = concepts(chosen, chosen["labels"], classes)
+        parts[split] = Labelled(scaled(chosen["images"], device), chosen["labels"], known)
     ids = read_table(folder / "test.csv")["image_id"].astype(str)
     return ids.iloc[rows["test"]].tolist(), parts["test"], parts["train"]
 
@@ -197,6 +223,20 @@ def _scenes(config: Config, domain: str, count: int) -> Scenes:
     arrays = read_arrays(folder / "test.safetensors")
     rows = explained(arrays["labels"], count, config["seed"], domain)
     return scenes(arrays, rows, read_json(folder / "card.json")["classes"])
+
+
+def _concept_options(config: Config, domain: str, card: dict[str, Any]) -> Options:
+    from unmask.internals.concepts import read_folder
+    from unmask.internals.describe import Options
+    from unmask.internals.rendered import rendered
+
+    given, size = config["inside"], config["image"]["size"]
+    shown = []
+    if "concepts" in given["what"]:
+        shown = rendered(card, size, partial(numpy_generator, config["seed"], "inside", "shown", domain))
+        for name, folder in given["concepts"].items():
+            shown.append(read_folder(name, folder, size, f"inside.concepts.{name}"))
+    return Options(given["vectors"], given["random_vectors"], given["factors"], given["steps"], shown)
 
 
 def _before(
@@ -239,7 +279,6 @@ def attributions(model: Classifier | ConvClassifier):
 def _subsets(config: Config, domain: str, images: int, grid: tuple[int, int]) -> torch.Tensor:
     """The patches to keep, [N, fractions, repeats, gh, gw]: the same for every model of a domain and every removal."""
     from unmask.internals.missingness import subsets
-    from unmask.seeds import numpy_generator
 
     generator = numpy_generator(config["seed"], "inside", "subsets", domain)
     return subsets(generator, images, config["inside"]["subsets"], grid)

@@ -40,8 +40,8 @@ class Layout:
         return self.results / "5_scores" / model.folder
 
     def inside(self, model: ModelId) -> Path:
-        """`layers|missingness|causes|counterfactuals|surrogates.parquet`, `surrogates.json`, `grams.safetensors`,
-        `pictures.safetensors`."""
+        """`layers|missingness|causes|counterfactuals|surrogates|dissection|tcav|factors.parquet`, `surrogates.json`,
+        `grams|pictures|concepts.safetensors`."""
         return self.results / "5_inside" / model.folder
 
     @property

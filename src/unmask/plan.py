@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unmask import registry
 from unmask.config import Config, ExplainerSpec, MetricSpec
-from unmask.internals.catalogue import SEEN
+from unmask.internals.catalogue import PICTURED_UNITS, SEEN
 from unmask.internals.decisions import FAMILIES, limits
 from unmask.internals.flipping import most_sets
 from unmask.judging import conditions, removals
@@ -180,7 +180,8 @@ def _inside(config: Config, images: dict[str, dict[str, int]]) -> Passes:
     """Before fine-tuning and after: layers, masked tokens, probes; after: attributions, and removals at four fractions.
 
     The reconstructions of in-painting are passes too. Where a removal or family does not apply, or an image has nothing
-    of a factor that is changed, it is less.
+    of a factor that is changed, it is less. Of concepts: the slopes that vectors are held against, and activation
+    maximisation.
     """
     given, total = config["inside"], Passes(forward=_decisions(config, images))
     what, phases = set(given["what"]), 1 + 1 / len(config["seeds"]["finetune"])
@@ -190,12 +191,16 @@ def _inside(config: Config, images: dict[str, dict[str, int]]) -> Passes:
         layers = bool(what - {"mask_token", "missingness", *FAMILIES})
         total.forward += round(phases * test * (layers + ("mask_token" in what)))
         total.forward += round(phases * min(SEEN, test)) * ("pictures" in what)
-        total.forward += round(phases * train * ("probes" in what)) + test * ("attribution" in what)
+        total.forward += round(phases * train * bool(what & {"probes", "concepts"})) + test * ("attribution" in what)
         total.forward += (
             test * (1 + 4 * given["subsets"] * (len(kinds) + ("inpaint" in kinds))) * ("missingness" in what)
         )
         total.forward += test * (1 + factors(config, domain)) * ("causes" in what and factors(config, domain) > 0)
-        total.backward += test * ("attribution" in what)
+        total.backward += test * (("attribution" in what) + ("concepts" in what))
+        if "visualisation" in what:  # of four classes, as many as embedded domains have, and of the best detectors
+            goals = 4 + PICTURED_UNITS * ("dissection" in what)
+            total.forward += test + goals
+            total.backward += given["steps"] * goals
     models = len(config.models) // len(images)
     return Passes(models * total.forward, models * total.backward)
 

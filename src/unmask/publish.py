@@ -41,6 +41,9 @@ TABLES = (  # in the order in which they are given room
     "causes",
     "causal_model",
     "cka",
+    "tcav",
+    "dissection",
+    "concept_factors",
     "leaderboard",
 )
 LIMIT = 1_000_000  # bytes in all

@@ -10,7 +10,7 @@ from unmask.config import ModelId
 from unmask.errors import UserError
 from unmask.files import read_json, read_table, write_json, write_table
 from unmask.layout import Layout
-from unmask.tables import decisions, inside, latex
+from unmask.tables import concepts, decisions, inside, latex
 from unmask.tables.columns import BOARDS, LARGE
 from unmask.tables.entries import aliases, describe
 
@@ -130,7 +130,7 @@ def test_reruns_are_byte_identical_and_the_seed_matters(run, tmp_path):
     assert {path.name: path.read_bytes() for path in (folder / "latex").iterdir()} == papers
     assert set(papers) == {f"{name}.tex" for name in ("by_domain", "overall", "ranking")}
     others = {"accuracy", "failed", "explainers", "gates", "curves", "image_maps"}
-    expected = {*BOARDS, *questions.COLUMNS, *inside.COLUMNS, *decisions.COLUMNS, *others}
+    expected = {*BOARDS, *questions.COLUMNS, *inside.COLUMNS, *decisions.COLUMNS, *concepts.COLUMNS, *others}
     assert set(before) == {f"{name}.csv" for name in expected}
     assert all(b"seconds" not in content for content in before.values())
     other = synthetic.write(synthetic.config(tmp_path, seed=1))

@@ -16,7 +16,8 @@ from unmask.models import checkpoint
 from unmask.models.classifier import build
 from unmask.models.simmim import SimMIM, transfer
 
-SIZE, TEST, TRAIN = 32, 15, 24
+FEW = {"vectors": 3, "random_vectors": 5, "steps": 2, "factors": 3}
+SIZE, TEST, TRAIN = 32, 15, 60
 ENCODERS = {
     "half": {"method": "simmim", "mask_ratio": 0.5},
     "most": {"method": "simmim", "mask_ratio": 0.8},
@@ -38,7 +39,7 @@ def configuration(folder, *, encoders=("half", "scratch"), pooling="avg", seeds=
             "plugins": [str(path) for path in plugins],
             "explain": {"images": 4, "groups": {"one": ["saliency"]}},
             "score": {"metrics": ["sparseness"]},
-            "inside": {"images": 12, "train": 20, "neighbours": 3, **inside},
+            "inside": {"images": 12, "train": 20, "neighbours": 3, **FEW, **inside},
             "aggregate": {"bootstrap": 200},
         }
     )
@@ -57,6 +58,16 @@ def with_factors(images: np.ndarray, labels: np.ndarray, draw: np.random.Generat
     return Split(images, labels, nothing, nothing, [], [], {}, found)
 
 
+def _masks(labels) -> dict[str, np.ndarray]:
+    """Evidence of two classes in a patch of its own, and a distractor on every other image."""
+    masks, distractor = (np.zeros((len(labels), SIZE, SIZE), bool) for _ in range(2))
+    for i, label in enumerate(labels):
+        row, column = 8 * (i % 4), 8 * (i // 4 % 4)
+        masks[i, row : row + 8, column : column + 8] = label > 0
+        distractor[i, 24 - row : 30 - row, :8] = i // 3 % 2
+    return {"masks": masks, "shortcut": np.zeros_like(masks), "concepts/smudge": distractor & ~masks}
+
+
 def prepare(config: Config) -> Config:
     """Write random images, and a model of random weights for every cell of the config."""
     layout, draw = Layout(config.results), np.random.default_rng(0)
@@ -65,7 +76,7 @@ def prepare(config: Config) -> Config:
         labels = np.arange(count) % 3
         write_arrays(
             folder / f"{split}.safetensors",
-            {"images": draw.integers(0, 256, (count, SIZE, SIZE, 3), np.uint8), "labels": labels},
+            {"images": draw.integers(0, 256, (count, SIZE, SIZE, 3), np.uint8), "labels": labels, **_masks(labels)},
         )
         write_table(folder / f"{split}.csv", pd.DataFrame({"image_id": [f"{split}{i}" for i in range(count)]}))
     test = read_arrays(folder / "test.safetensors")

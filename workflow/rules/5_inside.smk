@@ -4,6 +4,7 @@ INSIDE = f"{RESULTS}/5_inside/{{domain}}/{{encoder}}/p{{pretrain_seed}}f{{finetu
 rule inside_model:
     input:
         data=[f"{RESULTS}/1_data/{{domain}}/{name}.safetensors" for name in ("train", "test", "interventions")],
+        card=f"{RESULTS}/1_data/{{domain}}/card.json",
         model=f"{MODEL}/model.safetensors",
         encoder=dag.encoder_of(CONFIG),
     output:
@@ -15,6 +16,10 @@ rule inside_model:
         counterfactuals=f"{INSIDE}/counterfactuals.parquet",
         surrogates=f"{INSIDE}/surrogates.parquet",
         contents=f"{INSIDE}/surrogates.json",
+        concepts=f"{INSIDE}/concepts.safetensors",
+        dissection=f"{INSIDE}/dissection.parquet",
+        tcav=f"{INSIDE}/tcav.parquet",
+        factors=f"{INSIDE}/factors.parquet",
     log:
         f"{RESULTS}/logs/5_inside/{{domain}}_{{encoder}}_p{{pretrain_seed}}f{{finetune_seed}}.log",
     benchmark:

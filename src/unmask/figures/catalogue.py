@@ -16,6 +16,7 @@ from unmask.figures import (
     counterfactuals,
     critical,
     curves,
+    dissection,
     effects,
     forest,
     galleries,
@@ -33,6 +34,7 @@ from unmask.figures import (
     style,
     surrogate_maps,
     surrogates,
+    units,
 )
 from unmask.figures.source import Picture, Source
 from unmask.files import read_table
@@ -64,6 +66,8 @@ KINDS = (
     counterfactual_sets,
     surrogates,
     surrogate_maps,
+    dissection,
+    units,
     galleries,
 )
 _shared: tuple[Sequence[Picture], Layout]  # what the processes draw

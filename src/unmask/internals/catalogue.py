@@ -36,6 +36,10 @@ FAMILIES = {
     "counterfactuals": "the fewest patches whose removal changes the decision, per removal",
     "surrogates": "small trees and sparse linear models in place of the model, and how faithful they are",
     "causes": "true effects of evidence, distractors, background and tag, by rendering images again",
+    "dissection": "single units that mark the pixels of a known concept (Network Dissection)",
+    "concepts": "concepts that a layer represents, and whether decisions follow them (TCAV)",
+    "visualisation": "images that drive classes and units as high as can be (activation maximisation)",
+    "factors": "concepts that nobody named: non-negative factors of the activations, and their importance",
 }
 QUANTITIES = {
     "attention_distance": Quantity(
@@ -275,3 +279,4 @@ def ordered(factors: Iterable[str]) -> list[str]:
 # Families whose quantities have a value per head.
 OVER_HEADS = ("attention", "attribution")
 SEEN = 4  # images whose attention is kept as pictures
+PICTURED_UNITS, PICTURED_CLASSES = 4, 8  # for which images are made by activation maximisation, at most

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ def run(
     model: str | None = None,
     images: str | None = None,
     what: Sequence[str] | None = None,
+    concepts: Sequence[str] | None = None,
     most: int = 100,
     output: str | None = None,
     device: str = "auto",
@@ -47,8 +49,10 @@ def run(
     if model is None:
         if domain is None or encoder is None:
             raise UserError("--domain, --encoder: name a model of the config, or give a checkpoint with --model")
-        if images or what or output:
-            raise UserError("--images, --what, --output: these go with --model; in the config it is the section inside")
+        if images or what or concepts or output:
+            raise UserError(
+                "--images, --what, --concepts, --output: these go with --model; in the config it is the section inside"
+            )
         from unmask import inside
 
         inside.run(
@@ -57,28 +61,45 @@ def run(
         return
     if domain or encoder:
         raise UserError("--model: it stands alone; leave --domain and --encoder out")
-    checkpoint(Path(model), images, _families(what), most, output, device)
+    checkpoint(Path(model), images, _families(what), _folders(concepts), most, output, device)
 
 
-def checkpoint(path: Path, images: str | None, families: list[str], most: int, output: str | None, device: str) -> None:
+def checkpoint(
+    path: Path,
+    images: str | None,
+    families: list[str],
+    folders: dict[str, str],
+    most: int,
+    output: str | None,
+    device: str,
+) -> None:
     """Measure one checkpoint, print the means, and write them with intervals where `output` names a folder."""
     from unmask import inside
     from unmask.device import resolve
-    from unmask.internals import missingness
-    from unmask.internals.measure import measure
+    from unmask.internals import alone, missingness
+    from unmask.internals.concepts import read_folder
+    from unmask.internals.describe import Options, describe
+    from unmask.internals.measure import Labelled, measure
+    from unmask.internals.rendered import rendered
 
     where = resolve(device)
     results = _results(path)
     network, classes, size = _network(path, results, where)
     found = _images(results, images, classes, size, most, where)
+    own = [read_folder(name, folder, size, f"--concepts {name}") for name, folder in folders.items()]
+    if results and images is None and "concepts" in families:
+        card = read_json(results[0].domain(results[1].domain) / "card.json")
+        own += rendered(card, size, partial(seeds.numpy_generator, 0, "inside", "shown"))
     generator = seeds.numpy_generator(0, "inside", "subsets", found.place)
     keep = missingness.subsets(generator, len(found.names), 1, network.grid)
     decides = classes is not None
+    # Elsewhere the images themselves are what the user's concepts are held against.
+    train = found.train or (Labelled(found.test.images, None) if own else None)
     layers = measure(
         network,
         found.test,
         families,
-        train=found.train,
+        train=train,
         keep=keep[:, inside.HALF, 0],
         maps=inside.attributions(network) if decides else None,
         neighbours=NEIGHBOURS,
@@ -103,10 +124,24 @@ def checkpoint(path: Path, images: str | None, families: list[str], most: int, o
         if "surrogates" in families:
             made, gone, contents = apart.surrogates(subject, found.place, _bounded)
             tables, curves = tables | made, curves + gone
+    described = describe(
+        network,
+        "after" if decides else "before",
+        found.test,
+        train,
+        layers,
+        families,
+        classes=classes,
+        ids=found.names,
+        rng=partial(seeds.numpy_generator, 0, "inside", "concepts"),
+        options=Options(shown=own),
+    )
+    about_concepts = alone.tables(described, families, found.names, RESAMPLES, CONFIDENCE)
     print(f"{path}: {len(found.names)} images of {found.place}")
     _show(tables)
     if contents:
         print(apart.said(contents, classes, network.grid[1]), end="\n\n")
+    alone.show(about_concepts)
     notes = {f"{name.replace('_', ' ')} {status}: {why}" for name, (status, why) in layers.missing.items()}
     notes |= {f"{row['removal']} {row['status']}: {row['reason']}" for row in curves if "status" in row}
     notes |= {
@@ -118,13 +153,13 @@ def checkpoint(path: Path, images: str | None, families: list[str], most: int, o
         notes |= {
             f"{name} skipped: {NOTHING}" for name in ("missingness", "causes", *decisions.FAMILIES) if name in families
         }
-    print(*sorted(notes), sep="\n")
+    print(*sorted(notes | alone.notes(about_concepts, described)), sep="\n")
     if output:
-        for name, table in tables.items():
+        for name, table in (tables | about_concepts).items():
             write_table(Path(output) / f"{name}.csv", table)
         if contents:
             write_json(Path(output) / "surrogates.json", {"surrogates": contents})
-        print(f"with intervals: {output}/")
+        print(f"with intervals: {output}/", *alone.draw(described, Path(output)))
 
 
 def _families(what: Sequence[str] | None) -> list[str]:
@@ -135,6 +170,20 @@ def _families(what: Sequence[str] | None) -> list[str]:
         if name not in known:
             raise UserError(f"--what: unknown '{name}'; {registry.suggest(name, known)}")
     return names
+
+
+def _folders(concepts: Sequence[str] | None) -> dict[str, str]:
+    """The user's concepts, each given as name=folder."""
+    from unmask.internals.concepts import files
+
+    found = {}
+    for given in concepts or ():
+        name, equals, folder = given.partition("=")
+        if not (name and equals and folder):
+            raise UserError(f"--concepts: '{given}' is not a name and a folder; write it as striped=path/to/images")
+        files(folder, f"--concepts {name}")
+        found[name] = folder
+    return found
 
 
 def _results(path: Path) -> tuple[Layout, ModelId] | None:
@@ -192,7 +241,8 @@ def _images(
     device: torch.device,
 ) -> _Given:
     from unmask.internals.cka import LEAST
-    from unmask.internals.measure import Labelled
+    from unmask.internals.known import concepts
+    from unmask.internals.measure import Labelled, scaled
     from unmask.internals.scenes import Scenes, scenes
 
     splits = _splits(results) if images is None else {}
@@ -210,15 +260,20 @@ def _images(
     if min(len(pixels), most) < LEAST:
         raise UserError(f"--images, --most: {min(len(pixels), most)} images of {place}; {LEAST} or more are needed")
     rows = seeds.numpy_generator(0, "inside", "images", place if images else "test").permutation(len(pixels))[:most]
-    train, chosen = arrays.get("train"), None if labels is None else labels[rows]
-    return _Given(
-        place,
-        [names[row] for row in rows],
-        Labelled(_tensor(pixels[rows], device), chosen),
-        Labelled(_tensor(train["images"][:1000], device), train["labels"][:1000]) if train else None,
-        scenes(arrays["test"], rows, classes or []) if splits else Scenes(pixels[rows], chosen, classes or []),
-        _factors(results, rows.tolist()) if splits else {},
-    )
+    test = Labelled(scaled(pixels[rows], device), None if labels is None else labels[rows])
+    train = None
+    if arrays:
+        taken = {
+            split: {name: array[some] for name, array in arrays[split].items()}
+            for split, some in (("test", rows), ("train", slice(1000)))
+        }
+        test, train = (
+            Labelled(scaled(one["images"], device), one["labels"], concepts(one, one["labels"], classes or []))
+            for one in taken.values()
+        )
+    known = scenes(arrays["test"], rows, classes or []) if splits else Scenes(pixels[rows], test.labels, classes or [])
+    changed = _factors(results, rows.tolist()) if splits else {}
+    return _Given(place, [names[row] for row in rows], test, train, known, changed)
 
 
 def _splits(results: tuple[Layout, ModelId] | None) -> dict[str, Path]:
@@ -262,12 +317,6 @@ def _read(folder: Path, classes: list[str] | None, size: int) -> tuple[list[str]
     if not classes or not all(file.parent.name in classes for file in found):
         return names, reader.images(), None
     return names, reader.images(), np.array([classes.index(file.parent.name) for file in found])
-
-
-def _tensor(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div(255).contiguous()
 
 
 def _bounded(values: list[np.ndarray]) -> list[dict[str, float]]:

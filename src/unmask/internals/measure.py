@@ -18,10 +18,12 @@ from unmask.internals.catalogue import OVER_HEADS, QUANTITIES
 if TYPE_CHECKING:
     import numpy as np
 
+    from unmask.internals.known import Concept
     from unmask.models.classifier import Classifier, ConvClassifier
 
-NEED_TOKENS = {"rank", "cka", "norms"}
-ONE_PASS = {*OVER_HEADS, "frequency", "probes", "pictures", *NEED_TOKENS}
+NEED_TOKENS = {"rank", "cka", "norms", "dissection", "factors"}
+NEED_TRAINING = {"probes", "concepts"}
+ONE_PASS = {*OVER_HEADS, "frequency", "pictures", *NEED_TOKENS, *NEED_TRAINING}
 
 
 @dataclass(frozen=True)
@@ -36,21 +38,34 @@ class Block:
 
 @dataclass
 class Found:
-    """What was measured; by quantity why something was not: (status, reason); Gram matrices float32 [L + 1, N, N]; and
-    the mean patch tokens of the last layer, float32 [N, D], where pictures are asked for."""
+    """What was measured; by quantity why something was not: (status, reason); Gram matrices float32 [L + 1, N, N]; the
+    mean patch tokens of the last layer, float32 [N, D], where pictures are asked for.
+
+    For the families about concepts also, layer by layer: all `tokens` float32 [N, P, D] of the test images with their
+    `grids`, and the `means` of the training images' patch tokens, float64 [M, D]."""
 
     blocks: list[Block] = field(default_factory=list)
     missing: dict[str, tuple[str, str]] = field(default_factory=dict)
     grams: np.ndarray | None = None
     features: np.ndarray | None = None
+    tokens: list[torch.Tensor] = field(default_factory=list)
+    grids: list[tuple[int, int]] = field(default_factory=list)
+    means: list[np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images float32 [N, 3, H, W] in [0, 1] on the model's device, and labels int64 [N], None where not known."""
+    """Images float32 [N, 3, H, W] in [0, 1] on the model's device, and labels int64 [N], None where not known; and
+    where it is known which pixels show which concept, bool [N, H, W]."""
 
     images: torch.Tensor
     labels: np.ndarray | None
+    concepts: dict[Concept, np.ndarray] = field(default_factory=dict)
+
+
+def scaled(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Images uint8 [N, H, W, 3] as networks take them, float32 [N, 3, H, W] in [0, 1]."""
+    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div(255).contiguous()
 
 
 def measure(
@@ -70,7 +85,8 @@ def measure(
     maps   images [n, 3, H, W] to attributions [n, gh, gw], signed; None = the model makes no decisions
     """
     work = _Work(model, Found(), set(families))
-    work.leave_out(train is not None and test.labels is not None, keep, maps)
+    labelled = train is not None and train.labels is not None and test.labels is not None
+    work.leave_out(labelled, keep, maps)
     if work.families & ONE_PASS:
         _one_pass(work, test, train, maps, neighbours)
     work.attempt("mask_token", lambda: _masked(work, test.images, keep))
@@ -154,8 +170,11 @@ def _one_pass(
         if work.families & NEED_TOKENS:
             tokens.append(seen.tokens)
         means.append([layer.mean(1) for layer in seen.tokens])
+    work.found.grids = grids
     for layer, parts in enumerate(zip(*tokens, strict=True)):
         whole = torch.cat(parts)
+        if work.families & {"dissection", "factors"}:
+            work.found.tokens.append(whole)
         work.attempt(
             "rank", lambda whole=whole, layer=layer: work.put("effective_rank", layer, rank.effective_rank(whole))
         )
@@ -164,7 +183,9 @@ def _one_pass(
         )
     work.attempt("cka", lambda: _grams(work, tokens))
     work.attempt("pictures", lambda: _features(work, [parts[-1] for parts in means]))
-    work.attempt("probes", lambda: _probes(work, means, test.labels, train, neighbours))
+    if work.families & NEED_TRAINING and train is not None:
+        work.found.means = mean_tokens(model, train.images)
+    work.attempt("probes", lambda: _probes(work, means, test.labels, train.labels, neighbours))
     work.close()
 
 
@@ -217,14 +238,17 @@ def _features(work: _Work, parts: list[torch.Tensor]) -> None:
     work.found.features = found.numpy()
 
 
-def _probes(work: _Work, test: list[list[torch.Tensor]], labels: np.ndarray, train: Labelled, neighbours: int) -> None:
-    learned = []
-    for batch in observe.batches(train.images):
-        seen, _ = observe.observe(work.model, batch)
-        learned.append([layer.mean(1) for layer in seen.tokens])
-    for layer, (known, asked) in enumerate(zip(zip(*learned, strict=True), zip(*test, strict=True), strict=True)):
-        features = [torch.cat(parts).double().cpu().numpy() for parts in (known, asked)]
-        arguments = features[0], train.labels, features[1], labels
+def mean_tokens(model: Classifier | ConvClassifier, images: torch.Tensor) -> list[np.ndarray]:
+    """The mean patch tokens of every layer, float64 [n, D]."""
+    parts = [[layer.mean(1) for layer in observe.observe(model, batch)[0].tokens] for batch in observe.batches(images)]
+    return [torch.cat(layer).double().cpu().numpy() for layer in zip(*parts, strict=True)]
+
+
+def _probes(
+    work: _Work, test: list[list[torch.Tensor]], labels: np.ndarray, train_labels: np.ndarray, neighbours: int
+) -> None:
+    for layer, (known, parts) in enumerate(zip(work.found.means, zip(*test, strict=True), strict=True)):
+        arguments = known, train_labels, torch.cat(parts).double().cpu().numpy(), labels
         work.put("knn_accuracy", layer, torch.from_numpy(probes.nearest_neighbours(*arguments, neighbours)))
         work.put("linear_probe_accuracy", layer, torch.from_numpy(probes.linear(*arguments)))
 

@@ -58,7 +58,7 @@ def observe(
         outputs = stack.enter_context(_outputs(layers(model)))
         maps = stack.enter_context(attention_maps(model)) if attention else []
         logits = model(inputs)
-    tokens, grids = zip(*(_patches(model, output) for output in outputs), strict=True)
+    tokens, grids = zip(*(patches(model, output) for output in outputs), strict=True)
     return Seen(list(tokens), list(maps), logits), list(grids)
 
 
@@ -79,7 +79,8 @@ def _outputs(modules: list[nn.Module]) -> Iterator[list[torch.Tensor]]:
             handle.remove()
 
 
-def _patches(model: Classifier | ConvClassifier, output: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+def patches(model: Classifier | ConvClassifier, output: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+    """The patch tokens [N, P, D] among what a layer puts out, and their grid; a convolution's positions."""
     if output.dim() == 4:
         return output.flatten(2).transpose(1, 2), tuple(output.shape[-2:])
     return output[:, model.prefix :], model.grid

@@ -59,6 +59,11 @@ KINDS = {
     "counterfactual_sets": ("inside", "Sets of patches that decide"),
     "surrogates": ("inside", "How faithful simple stand-ins are"),
     "surrogate_maps": ("inside", "What sparse linear stand-ins say"),
+    "dissection": ("inside", "Units that detect concepts, layer by layer"),
+    "tcav": ("inside", "Concepts that are known, and followed"),
+    "units": ("inside", "What single units answer to"),
+    "visualisations": ("inside", "Images made to drive classes and units"),
+    "factors": ("inside", "Concepts that nobody named"),
 }
 # Of these the page holds the one of all domains; single domains lie with the figures, or it would be too heavy.
 POOLED = (
@@ -70,6 +75,7 @@ POOLED = (
     "inside_attention",
     "inside_features",
     "cka",
+    "dissection",
     "counterfactuals",
     "surrogates",
 )

@@ -10,6 +10,7 @@ from unmask.internals.catalogue import MISSINGNESS, QUANTITIES
 from unmask.layout import Layout
 from unmask.page import decisions
 from unmask.page.causes import causes
+from unmask.page.concepts import concepts
 from unmask.page.embed import records
 from unmask.statistics.hypotheses import HYPOTHESES
 from unmask.statistics.inside_effects import OVER_LAYERS
@@ -43,6 +44,7 @@ def inside(config: Config, layout: Layout, hypotheses: pd.DataFrame | None) -> d
         "missing": missing(layers),
         **apart,
         "causes": caused,
+        "concepts": concepts(config, layout),
     }
 
 

@@ -119,7 +119,7 @@ def cka_rows(inside: Inside) -> Iterator[dict[str, Any]]:
     for scope in (None, *study.weights) if inside.cka else ():
         domains = list(study.weights) if scope is None else [scope]
         stacks = {domain: [values.get(domain) for values in inside.cka.values()] for domain in domains}
-        for (one, layer_a, other, layer_b), row in zip(inside.cka, _stacked(study, stacks), strict=True):
+        for (one, layer_a, other, layer_b), row in zip(inside.cka, stacked(study, stacks), strict=True):
             if row is not None:
                 yield {
                     "domain": scope,
@@ -150,12 +150,12 @@ def bounds(study: Study, cubes: Cubes) -> Iterator[tuple[dict[str, Any], dict[st
                 domain: [values[domain][..., m] if domain in values else None for values in cubes.values()]
                 for domain in domains
             }
-            for key, row in zip(cubes, _stacked(study, stacks), strict=True):
+            for key, row in zip(cubes, stacked(study, stacks), strict=True):
                 if row is not None:
                     yield {**named(study, scope, m), "key": key}, {**row, "status": "ok", "reason": None}
 
 
-def _stacked(study: Study, stacks: dict[str, list[np.ndarray | None]]) -> Iterator[dict[str, Any] | None]:
+def stacked(study: Study, stacks: dict[str, list[np.ndarray | None]]) -> Iterator[dict[str, Any] | None]:
     """Mean and interval of every value [I, S] in turn, over the domains that have it; None where none has."""
     whole, seeds = resampled(study, stacks)
     low, high = whole.interval(study.confidence)
