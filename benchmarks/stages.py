@@ -99,6 +99,7 @@ class Imports:
 
 def count_passes() -> Passes:
     """Count the images through every classifier and pretraining network made from now on."""
+    from unmask.models.mae import MAE
     from unmask.models.simmim import SimMIM
     from unmask.models.vit import Classifier
 
@@ -119,7 +120,7 @@ def count_passes() -> Passes:
 
         return made
 
-    for network in (SimMIM, Classifier):
+    for network in (SimMIM, MAE, Classifier):
         network.__init__ = hooked(network.__init__)
     return passes
 
@@ -163,21 +164,21 @@ def throughput(config: Config, stage: str) -> Throughput:
     import torch
 
     from unmask.device import batch_size, resolve
-    from unmask.models.simmim import SimMIM, draw_masks
     from unmask.models.vit import Classifier
+    from unmask.tasks import task_of
 
     device, architecture = resolve(config["device"]), {**config["image"], **config["model"]}
     size, count = config["image"]["size"], batch_size(device)
     if stage not in ("pretrain", "finetune"):
         return explaining(Classifier(classes=4, **architecture).to(device).eval().requires_grad_(False), size, device)
     images = torch.rand(count, 3, size, size, device=device)
-    if stage == "finetune":
+    encoder = config.models[0].encoder
+    if stage == "finetune" or encoder not in config.masked:
         classifier = Classifier(classes=4, **architecture).to(device)
         return Throughput(lambda: classifier(images).sum(), count, device)
-    network = SimMIM(**architecture).to(device)
-    ratio, cell = config["encoders"][config.models[0].encoder]["mask_ratio"], config["pretrain"]["mask_cell"]
-    drawn = {"size": size, "cell": cell, "patch": config["image"]["patch"], "ratio": ratio}
-    masks = draw_masks(count, **drawn, generator=torch.Generator()).to(device)
+    task = task_of(config, encoder)
+    network = task.build().to(device)
+    masks = task.given(torch.Generator()).repeat(-(-count // len(task.images)), 1, 1)[:count].to(device)
     return Throughput(lambda: network(images, masks)[0], count, device)
 
 

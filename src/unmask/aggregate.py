@@ -2,9 +2,9 @@
 
 Tables (`results/6_leaderboards/`): `leaderboard` per domain, encoder and metric; `by_domain` with encoders pooled;
 `overall` with domains pooled too; `ranking` across metrics, and `metric_clusters`, which of them vote together;
-`chance`, every metric's chance level and ceiling; `mask_ratio`; `controls`; `explainers`; `accuracy`; `failed`; `cost`;
-and `scores`, the long table itself. Pooled means weight every score of a domain equally, and every domain.
-`unmask.questions` names the tables of tests; `curves` are removal curves; `inside`, `missingness`, `causes`,
+`chance`, every metric's chance level and ceiling; `mask_ratio`; `controls`; `explainers`; `accuracy`; `encoders`;
+`failed`; `cost`; and `scores`, the long table itself. Pooled means weight every score of a domain equally, and every
+domain. `unmask.questions` names the tables of tests; `curves` are removal curves; `inside`, `missingness`, `causes`,
 `causal_model`, `cka`, `counterfactuals`, `dissection`, `tcav` and `concept_factors` are of the stage `inside`. The long
 ones are parquet files too; `latex/` holds those that go into papers.
 """
@@ -25,6 +25,7 @@ from unmask.tables.about import KEY, about
 from unmask.tables.columns import BOARDS, LARGE
 from unmask.tables.comparisons import control_rows, ratio_rows
 from unmask.tables.curves import mean_curves, read_curves
+from unmask.tables.encoders import encoders
 from unmask.tables.entries import aliases, costs, describe, explainers, failures
 from unmask.tables.gates import gates
 from unmask.tables.image_maps import image_maps
@@ -51,6 +52,7 @@ def settings(config: Config) -> dict[str, Any]:
         "metrics": config["score"]["metrics"],
         "removals": config["score"]["removals"],
         "ratios": {name: config.mask_ratio(name) for name in config["encoders"]},
+        "encoders": config["encoders"],
         "hypotheses": HYPOTHESES,
         "inside": config["inside"]["what"],
         "submissions": enter.settings(config),
@@ -64,6 +66,7 @@ def run(config: Config) -> None:
     scores, within = enter.enter(config, own), inside.read_inside(config, layout)
     apart = decisions.read(config, layout)
     boards = leaderboards(config, scores, accuracy, maps)
+    measured = inside.tables(config, within, decisions.effects(apart))
     tables = {
         **boards,
         "gates": gates(config, boards),
@@ -76,9 +79,10 @@ def run(config: Config) -> None:
             boards["chance"],
             read_judged(config, layout),
         ),
-        **inside.tables(config, within, decisions.effects(apart)),
+        **measured,
         **decisions.tables(apart),
         **concepts.tables(config, layout, within),
+        "encoders": encoders(config, layout, accuracy, measured["inside"]),
         "image_maps": image_maps(config, layout),
         "explainers": describe(config, maps),
         "accuracy": accuracy,
@@ -146,7 +150,9 @@ def leaderboards(config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame, m
             if metric["metric"] in config.gates:
                 continue
             rows["controls"].extend({**keys, **metric, **row} for row in control_rows(found))
-            ratio = {"mask_ratio": config.mask_ratio(cell.encoder), "accuracy": test}
+            low, high = config.ratio_range(cell.encoder) or (None, None)
+            ratio = {"mask_ratio": config.mask_ratio(cell.encoder), "ratio_low": low, "ratio_high": high}
+            ratio["accuracy"] = test
             rows["mask_ratio"].extend({**keys, **ratio, **metric, **row} for row in ratio_rows(found))
         for domain in dict.fromkeys(cell.domain for cell in cells):
             pool = Pool([cell for cell in cells if cell.domain == domain], table.draws)

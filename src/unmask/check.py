@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from unmask import plan
+from unmask import encoders, plan
 from unmask.config import Config
 from unmask.submissions import enter
 
@@ -12,14 +12,13 @@ from unmask.submissions import enter
 def run(config: Config, *, time: bool = False) -> None:
     """Print the cells of the benchmark, and with `time` an estimate; a config with a mistake never gets here."""
     enter.check(config)
-    ratios = {name: config.mask_ratio(name) for name in config["encoders"]}
-    masks = {name: "no mask" if ratio is None else f"effective ratio {ratio:.3g}" for name, ratio in ratios.items()}
+    encoders.check_weights(config["encoders"], config["image"])
     pretrain, finetune = (len(config["seeds"][stage]) for stage in ("pretrain", "finetune"))
     images, groups, score = config["explain"]["images"], config.groups, config["score"]
     passes = (f"{stage} {cost.total / 1e6:.3g} M" for stage, cost in plan.passes(config).items())
     lines = {
         "domains": ", ".join(config["domains"]),
-        "encoders": ", ".join(f"{name} ({text})" for name, text in masks.items()),
+        "encoders": ", ".join(f"{name} ({config.ratio_words(name)})" for name in config["encoders"]),
         "models": f"{len(config.models)} = domains x encoders x {pretrain} x {finetune} seeds",
         "explainers": f"{sum(map(len, groups.values()))} in {len(groups)} groups, on {images} test images a domain",
         **({"submitted": ", ".join(config.submitted)} if config.submitted else {}),

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from unmask import registry
+from unmask import encoders, registry
+from unmask.encoders import MASKED, UNTRAINED
 from unmask.errors import UserError
 from unmask.schema import problems
 from unmask.submissions import card
 from unmask.submissions.card import Card
 
 SCHEMA = json.loads(Path(__file__).with_name("config.schema.json").read_text(encoding="utf-8"))
-
-UNTRAINED = ("scratch", "resnet18")  # methods without pretraining: their models start from random weights
 
 
 @dataclass(frozen=True, order=True)
@@ -104,8 +102,13 @@ class Config:
 
     @property
     def pretrained(self) -> list[str]:
-        """Encoders that a pretraining job makes."""
+        """Encoders that a pretraining job makes; the models of the others start from random weights."""
         return [name for name, spec in self["encoders"].items() if spec["method"] not in UNTRAINED]
+
+    @property
+    def masked(self) -> list[str]:
+        """Those of them that learn to fill in what is masked, and so have a network that does."""
+        return [name for name, spec in self["encoders"].items() if spec["method"] in MASKED]
 
     def domain(self, name: str) -> tuple[registry.Plugin, dict[str, Any]]:
         """A domain's plug-in and its options, defaults filled in."""
@@ -154,13 +157,33 @@ class Config:
         images = given.pop("images", None)
         return MetricSpec(name, plugin, {**plugin.options, **given}, images)
 
+    def mask_cell(self, encoder: str) -> int:
+        """Pixels a side of what the pretraining of a masked encoder masks at once."""
+        return encoders.unit(self["encoders"][encoder], self["image"]["patch"], self["pretrain"]["mask_cell"])
+
     def mask_ratio(self, encoder: str) -> float | None:
-        """The effective mask ratio: cells are masked whole and their number is rounded up, as in SimMIM."""
-        spec = self["encoders"][encoder]
-        if spec["method"] in UNTRAINED:
+        """The effective mask ratio: cells are masked whole and their number is rounded up, as in SimMIM.
+
+        Where each image draws its own ratio it is their mean, and `ratio_range` says so. None without masks.
+        """
+        if encoder not in self.masked:
             return None
-        cells = (self["image"]["size"] // self["pretrain"]["mask_cell"]) ** 2
-        return masked_cells(cells, spec["mask_ratio"]) / cells
+        cells = (self["image"]["size"] // self.mask_cell(encoder)) ** 2
+        return encoders.effective_ratio(cells, self["encoders"][encoder]["mask_ratio"])
+
+    def ratio_range(self, encoder: str) -> tuple[float, float] | None:
+        """The range that each image draws its mask ratio from; None for a fixed ratio or none."""
+        ratio = self["encoders"][encoder].get("mask_ratio")
+        return (ratio[0], ratio[1]) if isinstance(ratio, list) else None
+
+    def ratio_words(self, encoder: str) -> str:
+        """The mask ratio in words."""
+        ratio, drawn = self.mask_ratio(encoder), self.ratio_range(encoder)
+        if ratio is None:
+            return "no mask"
+        if drawn:
+            return f"mask ratio drawn per image from {drawn[0]:g} to {drawn[1]:g}, effective mean {ratio:.3g}"
+        return f"effective mask ratio {ratio:.3g}"
 
 
 def explainer_spec(entry: str, plugins: Iterable[str], options: dict[str, Any], where: str) -> ExplainerSpec:
@@ -173,11 +196,6 @@ def explainer_spec(entry: str, plugins: Iterable[str], options: dict[str, Any], 
         if default is None:
             raise UserError(f"{where}: '{entry}' names a removal, but {name} removes nothing; write '{name}'")
     return ExplainerSpec(entry, plugin, removal or default, {**plugin.options, **options})
-
-
-def masked_cells(cells: int, ratio: float) -> int:
-    """How many of `cells` a nominal ratio masks: `ceil(cells * ratio)`, as in SimMIM's generator."""
-    return math.ceil(cells * ratio)
 
 
 def load(path: str | Path) -> Config:
@@ -209,6 +227,7 @@ def _with_defaults(data: dict[str, Any]) -> dict[str, Any]:
         raise UserError(found[0])
     data = copy.deepcopy(data)
     _fill(data, SCHEMA)
+    encoders.fill(data["encoders"])
     return data
 
 
@@ -224,7 +243,8 @@ def _fill(data: dict[str, Any], schema: dict[str, Any]) -> None:
 
 def _check(config: Config) -> None:
     _check_sizes(config)
-    _check_encoders(config)
+    sizes = {**config["image"], "cell": config["pretrain"]["mask_cell"], "width": config["model"]["width"]}
+    encoders.check(config["encoders"], **sizes)
     _check_domains(config)
     _check_explainers(config)
     _check_metrics(config)
@@ -258,31 +278,6 @@ def _check_sizes(config: Config) -> None:
     width, heads = config["model"]["width"], config["model"]["heads"]
     if width % heads:
         raise UserError(f"model.width: {width} is not a multiple of model.heads {heads}")
-
-
-def _check_encoders(config: Config) -> None:
-    cells = (config["image"]["size"] // config["pretrain"]["mask_cell"]) ** 2
-    seen: dict[float, str] = {}
-    for name, spec in config["encoders"].items():
-        where = f"encoders.{name}"
-        if spec["method"] in UNTRAINED:
-            if "mask_ratio" in spec:
-                raise UserError(f"{where}.mask_ratio: an encoder trained from scratch has no mask; remove the key")
-            continue
-        if "mask_ratio" not in spec:
-            raise UserError(f"{where}: the key 'mask_ratio' is missing; give a share between 0 and 1, such as 0.6")
-        ratio = config.mask_ratio(name)
-        if ratio == 1:
-            raise UserError(
-                f"{where}.mask_ratio: {spec['mask_ratio']} masks all {cells} cells of an image, since cells are "
-                f"rounded up; the largest possible is {math.floor((cells - 1) / cells * 1000) / 1000}"
-            )
-        if ratio in seen:
-            raise UserError(
-                f"{where}.mask_ratio: {spec['mask_ratio']} has the effective ratio {ratio:.4g} (of {cells} cells), "
-                f"the same as encoders.{seen[ratio]}; choose ratios that differ by {1 / cells:.4g} or more"
-            )
-        seen[ratio] = name
 
 
 def _check_options(given: dict[str, Any], plugin: registry.Plugin, where: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from unmask import digest
+from unmask import digest, encoders
 from unmask.config import Config, load
 from unmask.errors import UserError
 from unmask.files import write_text
@@ -40,7 +40,8 @@ def configure(given: dict[str, Any], config_files: Iterable[str | Path], default
 
 
 def start(config: Config) -> None:
-    """Take the run's lock, hold submissions to what is known before a run, leave the config where the jobs read it."""
+    """Take the run's lock, hold submissions and imported weights to what is known before a run, leave the config where
+    the jobs read it."""
     config.results.mkdir(parents=True, exist_ok=True)
     global _lock
     _lock = open(config.results / ".lock", "w")  # noqa: SIM115 (held until the process ends)
@@ -55,6 +56,7 @@ def start(config: Config) -> None:
         os._exit(2)
     try:
         enter.check(config)
+        encoders.check_weights(config["encoders"], config["image"])
     except UserError as error:
         print(f"unmask: {error}", file=sys.stderr, flush=True)
         os._exit(2)
@@ -86,6 +88,11 @@ def encoder_of(config: Config) -> Callable[[Any], list[Path]]:
         return [folder / "encoder.safetensors"]
 
     return of
+
+
+def among(names: Iterable[str]) -> str:
+    """A wildcard's pattern that is one of the names; with none, a pattern that nothing matches."""
+    return "|".join(names) or "(?!)"
 
 
 def data_files(config: Config) -> list[Path]:

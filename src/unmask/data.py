@@ -103,17 +103,23 @@ def _write_pool(config: Config) -> None:
     import numpy as np
     import pandas as pd
 
-    layout, parts, rows = Layout(config.results), [], []
+    layout, parts, labels, rows = Layout(config.results), [], [], []
+    classes: list[str] = []
     for domain in config["domains"]:
         for source in ("train", "unlabelled"):  # never val or test
-            images = files.read_arrays(layout.domain(domain) / f"{source}.safetensors")["images"]
+            arrays = files.read_arrays(layout.domain(domain) / f"{source}.safetensors")
+            images = arrays["images"]
             parts.append(images)
+            labels.append(arrays["labels"] + len(classes) if source == "train" else np.full(len(images), -1))
             rows.append({"domain": domain, "source": source, "count": len(images)})
+        classes += [f"{domain}/{name}" for name in files.read_json(layout.domain(domain) / "card.json")["classes"]]
     sizes = {part.shape[1:] for part in parts}
     if len(sizes) > 1:
         raise UserError(f"{layout.pool.parent}: the domains' images differ in size; run `unmask data` for each again")
     files.write_table(layout.pool.with_suffix(".csv"), pd.DataFrame(rows))
-    files.write_arrays(layout.pool, {"images": np.concatenate(parts)})
+    # The classes of all domains stand side by side, for pretraining on labels; -1 is an image without one.
+    arrays = {"images": np.concatenate(parts), "labels": np.concatenate(labels).astype(np.int64)}
+    files.write_arrays(layout.pool, arrays, {"classes": "\n".join(classes)})
 
 
 def _arrays(split: Split) -> dict[str, np.ndarray]:

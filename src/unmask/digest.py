@@ -17,7 +17,7 @@ from typing import Any
 
 PACKAGE = Path(__file__).parent
 # They decide what runs and what is said, never a number: their effect on results is digested as settings.
-_WITHOUT_EFFECT = {"api", "cli", "config", "digest", "errors", "layout", "plan", "progress", "registry"}
+_WITHOUT_EFFECT = {"api", "cli", "config", "digest", "encoders", "errors", "layout", "plan", "progress", "registry"}
 
 
 def of(value: Any) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unmask import files, registry, seeds
 from unmask.config import SCHEMA, ExplainerSpec, ModelId, explainer_spec
 from unmask.device import resolve
+from unmask.encoders import MASKED
 from unmask.errors import Skip, UserError
 from unmask.layout import Layout
 
@@ -122,8 +123,8 @@ def _beside(path: Path, who: ModelId, sidecar: dict[str, Any]) -> tuple[dict[str
     else:
         absent["references"] = f"{train} does not exist"
     encoder = layout.encoder(who.encoder, who.pretrain_seed) / "encoder.safetensors"
-    if sidecar["encoder_sha256"] is None:
-        return found, absent  # never pretrained, and what needs it says so
+    if sidecar["encoder_sha256"] is None or sidecar.get("method", "simmim") not in MASKED:
+        return found, absent  # never pretrained by masking, and what needs it says so
     if not encoder.is_file():
         absent["pretraining"] = f"{encoder} does not exist"
     else:

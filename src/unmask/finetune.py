@@ -104,8 +104,13 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
 
 def _architecture(config: Config, encoder: str, classes: int) -> dict[str, Any]:
     """What `unmask.models.classifier.build` makes the model from."""
-    if config["encoders"][encoder]["method"] == "resnet18":
+    spec = config["encoders"][encoder]
+    if spec["method"] == "resnet18":
         return {"arch": "resnet", **config["image"], "classes": classes}
+    if spec["method"] == "imported":
+        from unmask.models import imported
+
+        return imported.architecture(spec, config["image"], classes)
     return {**config["image"], "classes": classes, **config["model"]}
 
 

@@ -20,11 +20,11 @@ class Layout:
 
     @property
     def pool(self) -> Path:
-        """The unlabelled images of all domains, for pretraining."""
+        """The images of all domains for pretraining, with labels where they have any (-1 = none)."""
         return self.results / "1_data" / "pool.safetensors"
 
     def encoder(self, name: str, seed: int) -> Path:
-        """`encoder.safetensors` with its side-car, `history.csv`, `reconstruction.png`."""
+        """`encoder.safetensors` with its side-car, `history.csv`; `reconstruction.png` of those that fill in."""
         return self.results / "2_pretrain" / name / f"p{seed}"
 
     def model(self, model: ModelId) -> Path:

@@ -47,7 +47,6 @@ def passes(config: Config) -> dict[str, Passes]:
     patches = (config["image"]["size"] // config["image"]["patch"]) ** 2
     models, explained = len(config.models), config["explain"]["images"]
     per_domain = models // len(config["domains"])
-    pool = sum(counts["train"] + counts["unlabelled"] for counts in images.values())
     finetune = config["finetune"]["epochs"]
     explainers = [config.explainer(entry) for entries in config.groups.values() for entry in entries]
     width = config["model"]["width"]
@@ -56,7 +55,7 @@ def passes(config: Config) -> dict[str, Passes]:
         *(models * explained * sum(getattr(cost, way) for cost in once) for way in ("forward", "backward"))
     )
     return {
-        "pretrain": Passes(backward=jobs(config)["pretrain"] * pool * config["pretrain"]["epochs"]),
+        "pretrain": _pretrain(config, images),
         "finetune": Passes(
             forward=per_domain * sum(c["val"] * finetune + c["test"] for c in images.values()),
             backward=per_domain * sum(c["train"] * finetune for c in images.values()),
@@ -144,6 +143,15 @@ def scoring_passes(
             total.forward += int(count * each.forward)
             total.backward += int(count * each.backward)
     return total
+
+
+def _pretrain(config: Config, images: dict[str, dict[str, int]]) -> Passes:
+    """Every image of the pool once an epoch, two views of it under a contrast; with labels, those that have one."""
+    labelled = sum(counts["train"] for counts in images.values())
+    pool = labelled + sum(counts["unlabelled"] for counts in images.values())
+    once = {"simmim": pool, "simmim_siamese": 2 * pool, "mae": pool, "supervised": labelled, "imported": 0}
+    total = sum(once[config["encoders"][name]["method"]] for name in config.pretrained)
+    return Passes(backward=len(config["seeds"]["pretrain"]) * config["pretrain"]["epochs"] * total)
 
 
 def _score(config: Config, patches: int) -> Passes:

@@ -26,6 +26,7 @@ TABLES = (  # in the order in which they are given room
     "ranking",
     "by_domain",
     "accuracy",
+    "encoders",
     "hypotheses",
     "explainers",
     "metric_clusters",

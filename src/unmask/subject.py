@@ -24,7 +24,7 @@ def load_model(
 
     layout = Layout(config.results)
     encoder = None
-    if model_id.encoder in config.pretrained:
+    if model_id.encoder in config.masked:
         encoder = layout.encoder(model_id.encoder, model_id.pretrain_seed) / "encoder.safetensors"
     return load_classifier(layout.model(model_id) / "model.safetensors", device, encoder)
 

@@ -129,7 +129,7 @@ def test_reruns_are_byte_identical_and_the_seed_matters(run, tmp_path):
     assert {path.name: path.read_bytes() for path in folder.glob("*.csv")} == before
     assert {path.name: path.read_bytes() for path in (folder / "latex").iterdir()} == papers
     assert set(papers) == {f"{name}.tex" for name in ("by_domain", "overall", "ranking")}
-    others = {"accuracy", "failed", "explainers", "gates", "curves", "image_maps"}
+    others = {"accuracy", "encoders", "failed", "explainers", "gates", "curves", "image_maps"}
     expected = {*BOARDS, *questions.COLUMNS, *inside.COLUMNS, *decisions.COLUMNS, *concepts.COLUMNS, *others}
     assert set(before) == {f"{name}.csv" for name in expected}
     assert all(b"seconds" not in content for content in before.values())

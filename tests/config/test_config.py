@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from unmask.cli import main
-from unmask.config import Config, load, masked_cells
+from unmask.config import Config, load
+from unmask.encoders import masked_cells
 from unmask.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ def changed(path: str, value):
     return data
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "config/smoke.yaml"])
+@pytest.mark.parametrize("name", ["config.yaml", "config/smoke.yaml", "config/models.yaml"])
 def test_shipped_configs_are_sound(name):
     config = load(ROOT / name)
     assert len({config.mask_ratio(e) for e in config.pretrained}) >= 3

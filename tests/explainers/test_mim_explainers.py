@@ -23,8 +23,13 @@ class Planted(nn.Module):
 
     def __init__(self, rule):
         super().__init__()
-        self.encoder, self.decoder, self.rule = nn.Module(), nn.Identity(), rule
-        self.encoder.normalise = nn.Identity()
+        self.decoder, self.rule = nn.Identity(), rule
+
+    def target(self, images):
+        return images
+
+    def loss(self, target, prediction, mask):
+        return masked_l1(target, prediction, mask)
 
     def reconstruct(self, images, mask):
         return self.decoder(self.rule(images, to_pixels(mask, (32, 32)).unsqueeze(1)))

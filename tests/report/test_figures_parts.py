@@ -205,6 +205,32 @@ def test_curves_are_of_the_best_explainers_and_the_random_control(source):
     assert names == [*map(style.readable, best), "random toy", "trained from scratch"]
 
 
+def test_a_ratio_that_each_image_draws_stands_apart_from_the_curve():
+    rows = pd.DataFrame(
+        {
+            "encoder": ["a", "b", "c", "drawn", "scratch", "labels"],
+            "explainer": "one",
+            "mask_ratio": [0.25, 0.75, 0.5, 0.51, None, None],
+            "mean": [1.0, 2.0, 5.0, 9.0, 3.0, 4.0],
+            "direction": "higher",
+        }
+    ).astype({"mask_ratio": "float64"})
+    rows = rows.assign(low=rows["mean"] - 0.1, high=rows["mean"] + 0.1)
+    rows = rows.assign(**{f"minus_random{end}": rows[end[1:] or "mean"] for end in ("", "_low", "_high")})
+    conditions = ratio.Conditions({"simmim": ["a", "b"], "mae": ["c"]}, {"drawn": (0.2, 0.8)}, ["scratch"])
+    with style.styled():
+        figure = ratio.draw([("metric", rows)], ["one"], None, "title", 0.95, conditions)
+    lines = [line.get_xydata() for line in figure.axes[0].get_lines()]
+    assert [line.tolist() for line in lines[:2]] == [[[0.25, 1], [0.75, 2]], [[0.5, 5]]], "a curve per series"
+    assert lines[2].tolist() == [[0.51, 9]], "the mean of the range, alone"
+    assert lines[3][:, 1].tolist() == [3, 3], "scratch; what was pretrained without a mask is not on this axis"
+    assert len(lines) == 4
+    bars = [path.vertices.tolist() for part in figure.axes[0].collections for path in part.get_paths()]
+    assert [[0.2, 9.0], [0.8, 9.0]] in bars, "the range"
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["one", "trained from scratch", "simmim", "mae", "ratio drawn per image: at the mean, bar = range"]
+
+
 @pytest.mark.parametrize("spread", [0.0, 0.02, 1.0])
 def test_labels_do_not_overlap_whatever_the_crowding(spread):
     """35 points anywhere, 35 on a small spot, 35 on one: always the same places."""

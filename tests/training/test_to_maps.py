@@ -90,7 +90,7 @@ def test_a_pretrained_model_is_explained_with_its_pretraining_network(bench):
     model, _ = subject.load_model(bench, ModelId(**job("half")), torch.device("cpu"))
     path = Layout(bench.results).encoder("half", 0) / "encoder.safetensors"
     images, masks = torch.rand(2, 3, 32, 32), torch.rand(2, 4, 4) < 0.5
-    loss, _ = checkpoint.load_simmim(path)(images, masks)
+    loss, _ = checkpoint.load_network(path)(images, masks)
     assert torch.equal(model.pretraining.network(images, masks)[0], loss)
     assert (model.pretraining.mask_ratio, model.pretraining.mask_cell) == (0.5, 8)
     assert statuses(bench, "half") == dict.fromkeys(ENTRIES, "ok")

@@ -8,6 +8,7 @@ TABLES = (
     "gates",
     "mask_ratio",
     "accuracy",
+    "encoders",
     "failed",
     "controls",
     "explainers",

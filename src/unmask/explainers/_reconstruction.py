@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from unmask.config import masked_cells
 from unmask.device import batch_size
+from unmask.encoders import masked_cells
 from unmask.errors import Skip
 from unmask.explainers import split
 

@@ -4,8 +4,9 @@ That patch is masked and reconstructed from all the others; then again with one 
 
     S(patch) = mean over pixels and channels of |reconstruction without it - reconstruction with it|,
 
-in normalised colours. 0 for the reconstructed patch itself, which is never visible. Nearly all of the image is visible,
-more than in pretraining, so that one patch is the difference between two contexts that are as full as can be.
+in units of what the network is trained to predict. 0 for the reconstructed patch itself, which is never visible.
+Nearly all of the image is visible, more than in pretraining, so that one patch is the difference between two contexts
+that are as full as can be.
 `patch` counts along the rows from 0; -1 is the centre, on an even grid the first patch below and right of it.
 """
 
@@ -32,7 +33,7 @@ META = {
 
 @torch.no_grad()
 def explain(model, images, targets, *, generator, removal=None, patch=-1) -> torch.Tensor:
-    """Maps [N, gh, gw], 0 or more, in normalised colours; raises `UserError` for a patch outside the grid."""
+    """Maps [N, gh, gw], 0 or more, in units of the target; raises `UserError` for a patch outside the grid."""
     height, width = model.grid
     if patch >= height * width:
         where = "explain.options.patch_reconstruction.patch"

@@ -49,11 +49,11 @@ def pictures(source: Source) -> Iterator[Picture]:
 
 def looks(source: Source) -> dict[str, dict[str, Any]]:
     """Colour and marker of every encoder; one without pretraining is grey and hollow."""
-    masked = [name for name in source.config["encoders"] if source.config.mask_ratio(name) is not None]
+    pretrained = source.config.pretrained
     found = {}
     for name in source.config["encoders"]:
-        if name in masked:
-            place = masked.index(name)
+        if name in pretrained:
+            place = pretrained.index(name)
             colour = style.PALETTE[place % len(style.PALETTE)]
             found[name] = {
                 "color": colour,

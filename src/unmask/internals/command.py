@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unmask import registry, seeds
 from unmask.config import ModelId, load
+from unmask.encoders import MASKED
 from unmask.errors import UserError
 from unmask.files import read_arrays, read_json, write_json, write_table
 from unmask.internals import apart, decisions
@@ -205,14 +206,14 @@ def _network(
     path: Path, results: tuple[Layout, ModelId] | None, device: torch.device
 ) -> tuple[Classifier | ConvClassifier, list[str] | None, int]:
     """A fine-tuned model and its classes, or a pretrained encoder and None; and the size of its images."""
-    from unmask.models.checkpoint import load_classifier, load_simmim
+    from unmask.models.checkpoint import load_classifier, load_encoder
 
     sidecar = read_json(path.with_suffix(".json"))
     count, size = (sidecar["architecture"].get(key) for key in ("classes", "size"))
     if not count:
-        return load_simmim(path, device).encoder, None, size
+        return load_encoder(path, device), None, size
     encoder = None
-    if results and sidecar.get("encoder_sha256"):
+    if results and sidecar.get("encoder_sha256") and sidecar.get("method", "simmim") in MASKED:
         layout, who = results
         encoder = layout.encoder(who.encoder, who.pretrain_seed) / "encoder.safetensors"
     network, _ = load_classifier(path, device, encoder if encoder and encoder.is_file() else None)

@@ -106,7 +106,7 @@ class _Work:
             for family in ("attention", "attribution", "mask_token"):
                 self.skip(family, f"the architecture {self.model.arch} has no attention and no tokens to mask")
         if self.model.mask_token is None:
-            self.skip("mask_token", "the encoder has no mask token: it was not pretrained by masked image modelling")
+            self.skip("mask_token", "the encoder has no mask token: none went through it in pretraining")
         if keep is None:
             self.skip("mask_token", "no patches were chosen to be masked")
         if maps is None:

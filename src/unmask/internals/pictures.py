@@ -39,7 +39,8 @@ def filters(model: Classifier | ConvClassifier, count: int = FILTERS) -> np.ndar
     What patches are described by; noise where nothing was learned. Each is scaled to its largest value, which is
     positive. Dosovitskiy et al., ICLR 2021, figure 7.
     """
-    first = model.backbone.conv1 if model.arch == "resnet" else model.backbone.patch_embed.proj
+    stem = model.backbone.conv1 if model.arch == "resnet" else model.backbone.patch_embed.proj
+    first = next(module for module in stem.modules() if isinstance(module, torch.nn.Conv2d))  # of a deep stem
     kernels = first.weight.detach().double()  # [D, 3, p, p]
     flat = kernels.flatten(1) - kernels.flatten(1).mean(0)
     axes = torch.linalg.svd(flat, full_matrices=False).Vh[:count]

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from unmask.errors import UserError
 from unmask.files import atomic, read_json, sha256, write_json
+from unmask.models import pretraining
 from unmask.models.classifier import Classifier, ConvClassifier, build
-from unmask.models.simmim import SimMIM
 from unmask.models.vit import Pretraining
 
 
@@ -75,30 +75,52 @@ def load_classifier(
 
 
 def load_pretraining(path: str | Path, device: torch.device | str = "cpu", expected: str | None = None) -> Pretraining:
-    """What stands beside a classifier: the network of `load_simmim`, and the masks that it was trained with.
+    """What stands beside a classifier: the network of `load_network`, and the masks that it was trained with.
 
     Raises `UserError` where the file's SHA-256 is not `expected`, the one that the classifier's side-car names.
     """
     where = Path(path).with_suffix(".json")
     sidecar = read_json(where)
     try:
-        masks = sidecar["nominal_mask_ratio"], sidecar["mask_cell"]
+        ratio, cell = sidecar["nominal_mask_ratio"], sidecar["mask_cell"]
     except KeyError as error:
         raise UserError(f"{where} lacks {error}; run the stage pretrain again") from None
     if expected is not None and Path(path).is_file() and sha256(path) != expected:
         raise UserError(
             f"{path} is not the encoder that the model was fine-tuned from; run the stages pretrain and finetune again"
         )
-    return Pretraining(load_simmim(path, device), *masks)
+    # A network that drew its ratios from a range is asked at the middle of it.
+    return Pretraining(load_network(path, device), sum(ratio) / 2 if isinstance(ratio, list) else ratio, cell)
 
 
-def load_simmim(path: str | Path, device: torch.device | str = "cpu") -> SimMIM:
-    """A pretraining network with its decoder, in evaluation mode with gradients to its weights off."""
-    network = _built(lambda sizes: SimMIM(**sizes), path, read_json(Path(path).with_suffix(".json")))
-    state = load_state(path)
-    whole = {name if name.startswith("decoder.") else f"encoder.{name}": tensor for name, tensor in state.items()}
-    load_into(network, whole, path)
+def load_network(path: str | Path, device: torch.device | str = "cpu") -> torch.nn.Module:
+    """The network that an encoder was pretrained in, in evaluation mode with gradients to its weights off."""
+    sidecar = read_json(Path(path).with_suffix(".json"))
+    method, options = sidecar.get("method", "simmim"), sidecar.get("network", {})
+    network = _built(lambda sizes: pretraining.build(method, sizes, options), path, sidecar)
+    load_into(network, _whole(load_state(path)), path)
     return network.eval().requires_grad_(False).to(device)
+
+
+def network_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A pretraining network's weights as its checkpoint has them: those of the encoder by their own names."""
+    return {name.removeprefix("encoder."): tensor for name, tensor in network.state_dict().items()}
+
+
+def _whole(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The names that `network_state` took from the encoder's weights, given back."""
+    beside = ("decoder.", "projection.")
+    return {name if name.startswith(beside) else f"encoder.{name}": tensor for name, tensor in state.items()}
+
+
+def load_encoder(path: str | Path, device: torch.device | str = "cpu") -> Classifier | ConvClassifier:
+    """An encoder of the stage pretrain, of any method, as `load_network`; it makes no decisions."""
+    sidecar = read_json(Path(path).with_suffix(".json"))
+    if sidecar.get("method") != "imported":
+        return load_network(path, device).encoder
+    encoder = _built(build, path, sidecar)
+    load_into(encoder, load_state(path), path)
+    return encoder.eval().requires_grad_(False).to(device)
 
 
 def _built(builder: Callable[[dict[str, Any]], torch.nn.Module], path: str | Path, sidecar: dict[str, Any]):

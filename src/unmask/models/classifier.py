@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from unmask.models import imported
 from unmask.models.resnet import ConvClassifier
 from unmask.models.vit import Classifier
 
-ARCHITECTURES = {"vit": Classifier, "resnet": ConvClassifier}
+ARCHITECTURES = {"vit": Classifier, "resnet": ConvClassifier, "timm": imported.network}
 
 
 def build(architecture: dict[str, Any]) -> Classifier | ConvClassifier:

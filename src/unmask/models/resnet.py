@@ -6,7 +6,7 @@ import torch
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
-from unmask.models.vit import Normalise, Pretraining, in_full_precision
+from unmask.models.vit import MEAN, STD, Normalise, Pretraining, in_full_precision
 
 
 class ConvClassifier(nn.Module):
@@ -30,12 +30,31 @@ class ConvClassifier(nn.Module):
         drop_path: float = 0.0,
     ):
         super().__init__()
-        self.size, self.patch, self.classes = size, patch, classes
-        self.normalise = Normalise()
-        self.backbone = ResNet(
+        backbone = ResNet(
             BasicBlock, list(layers), num_classes=classes, channels=tuple(channels), drop_path_rate=drop_path
         )
-        for module in self.backbone.modules():
+        self._hold(backbone, size, patch, Normalise())
+
+    @classmethod
+    def around(
+        cls,
+        backbone: ResNet,
+        *,
+        size: int,
+        patch: int,
+        mean: tuple[float, ...] = MEAN,
+        std: tuple[float, ...] = STD,
+    ) -> ConvClassifier:
+        """A classifier of a backbone that is there already."""
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        made._hold(backbone, size, patch, Normalise(mean, std))
+        return made
+
+    def _hold(self, backbone: ResNet, size: int, patch: int, normalise: Normalise) -> None:
+        self.size, self.patch, self.classes = size, patch, backbone.num_classes
+        self.normalise, self.backbone = normalise, backbone
+        for module in backbone.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = False  # backward hooks cannot see through a module that writes to its input
 

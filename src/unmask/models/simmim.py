@@ -9,20 +9,34 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from unmask.config import masked_cells
+from unmask.encoders import masked_cells
+from unmask.models.resnet import ConvClassifier
 from unmask.models.vit import Classifier, MaskedImages, in_full_precision
 
+FRESH = ("backbone.norm.", "backbone.fc_norm.", "backbone.head.", "backbone.fc.")  # what fine-tuning begins anew
 
-def draw_masks(n: int, *, size: int, cell: int, patch: int, ratio: float, generator: torch.Generator) -> torch.Tensor:
+
+def draw_masks(
+    n: int, *, size: int, cell: int, patch: int, ratio: float | list[float], generator: torch.Generator
+) -> torch.Tensor:
     """Random masks bool [n, gh, gw] on the patch grid, True = MASKED (the paper's polarity).
 
     As in the official generator: of the `(size / cell)^2` cells, `ceil(count * ratio)` drawn without replacement are
-    masked, and each covers `cell / patch` patches a side.
+    masked, and each covers `cell / patch` patches a side. Of a range [low, high] each image draws its own ratio,
+    uniformly.
     """
     side = size // cell
-    order = torch.rand(n, side * side, generator=generator).argsort(1)
-    mask = torch.zeros(n, side * side, dtype=torch.bool)
-    mask.scatter_(1, order[:, : masked_cells(side * side, ratio)], True)
+    cells = side * side
+    order = torch.rand(n, cells, generator=generator).argsort(1)
+    if isinstance(ratio, list):
+        low, high = ratio
+        drawn = low + (high - low) * torch.rand(n, 1, generator=generator, dtype=torch.float64)
+        # A draw that is rounded up to the very end of the range must not mask one more.
+        count = (drawn * cells).ceil().clamp(max=masked_cells(cells, high))
+    else:
+        count = torch.full((n, 1), masked_cells(cells, ratio))
+    mask = torch.zeros(n, cells, dtype=torch.bool)
+    mask.scatter_(1, order, torch.arange(cells) < count)
     scale = cell // patch
     return mask.view(n, side, side).repeat_interleave(scale, 1).repeat_interleave(scale, 2)
 
@@ -42,9 +56,13 @@ def masked_l1(target: torch.Tensor, prediction: torch.Tensor, mask: torch.Tensor
 class SimMIM(nn.Module):
     """The pretraining network around a classifier's backbone.
 
-    `forward(images [N, 3, H, W] in [0, 1], mask bool [N, gh, gw])` gives the loss and the reconstruction
-    [N, 3, H, W] in the normalised colours in which the loss is taken.
+    `forward(images [N, 3, H, W] in [0, 1], mask bool [N, gh, gw])` gives the loss and its parts, of which there are
+    none here. What explainers and pictures ask of every network that reconstructs: `target` and `reconstruct`
+    ([N, 3, H, W], here in the normalised colours in which the loss is taken), `loss`, `pixels` and `colours`.
     """
+
+    betas = (0.9, 0.999)  # of AdamW
+    colours = True  # what it predicts are colours, which can stand in for those removed
 
     def __init__(self, **architecture):
         super().__init__()
@@ -57,16 +75,36 @@ class SimMIM(nn.Module):
         nn.init.trunc_normal_(self.encoder.mask_token, std=0.02, a=-0.02, b=0.02)
         self.decoder = nn.Sequential(nn.Conv2d(width, patch**2 * 3, kernel_size=1), nn.PixelShuffle(patch))
 
-    def forward(self, images: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        reconstruction = self.reconstruct(images, mask)
-        return masked_l1(self.encoder.normalise(images), reconstruction, mask), reconstruction
+    def forward(self, images: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return self.loss(self.target(images), self.reconstruct(images, mask), mask), {}
+
+    def target(self, images: torch.Tensor) -> torch.Tensor:
+        """What is to be predicted: the pixels, normalised."""
+        return self.encoder.normalise(images)
+
+    def loss(self, target: torch.Tensor, prediction: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """`masked_l1`"""
+        return masked_l1(target, prediction, mask)
 
     def reconstruct(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The prediction of every pixel, [N, 3, H, W], normalised colours."""
-        tokens = self.encode(MaskedImages(images, ~mask))  # [N, prefix + gh * gw, D]
+        return self.decode(self.encode(MaskedImages(images, ~mask)))
+
+    def decode(self, tokens: torch.Tensor) -> torch.Tensor:
+        """From encoded tokens [N, prefix + gh * gw, width] to pixels [N, 3, H, W], normalised colours."""
         height, width = self.encoder.grid
         tokens = tokens[:, self.encoder.prefix :].transpose(1, 2)  # [N, D, gh * gw]
         return in_full_precision(self.decoder, tokens.reshape(len(tokens), -1, height, width))
+
+    def pixels(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The reconstruction of `images` [N, 3, H, W] under `mask` bool [N, gh, gw] (True = masked), cut to [0, 1]."""
+        normalise = self.encoder.normalise
+        return (self.reconstruct(images, mask) * normalise.std + normalise.mean).clamp(0, 1)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """What the encoder makes of whole images: its tokens pooled, [N, width]."""
+        keep = torch.ones(len(images), *self.encoder.grid, dtype=torch.bool, device=images.device)
+        return self.encoder.pooled(self.encode(MaskedImages(images, keep)))
 
     def encode(self, masked: MaskedImages) -> torch.Tensor:
         """Tokens after the last block and norm: [N, prefix + gh * gw, width]."""
@@ -75,25 +113,15 @@ class SimMIM(nn.Module):
         return vit.norm(vit.blocks(vit.norm_pre(vit._pos_embed(tokens))))
 
 
-def reconstruct_pixels(network: SimMIM, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The reconstruction of `images` [N, 3, H, W] under `mask` bool [N, gh, gw] (True = masked), cut to [0, 1]."""
-    normalise = network.encoder.normalise
-    return (network.reconstruct(images, mask) * normalise.std + normalise.mean).clamp(0, 1)
-
-
-def transfer(encoder: dict[str, torch.Tensor], model: Classifier) -> None:
+def transfer(encoder: dict[str, torch.Tensor], model: Classifier | ConvClassifier) -> None:
     """Put a pretrained encoder's weights into a classifier; its final norm and head stay as initialised.
 
     As in the official fine-tuning, the encoder's last norm is not carried over where the mean of the tokens is
     normalised after pooling. The mask token comes along, frozen, so that removal by mask token stays possible.
     """
     own = model.state_dict()
-    shared = {k: v for k, v in encoder.items() if k in own and not k.startswith(("backbone.norm.", "backbone.head."))}
-    absent = [
-        k
-        for k in own
-        if k not in shared and not k.startswith(("backbone.norm.", "backbone.fc_norm.", "backbone.head."))
-    ]
+    shared = {k: v for k, v in encoder.items() if k in own and not k.startswith(FRESH)}
+    absent = [k for k in own if k not in shared and not k.startswith(FRESH)]
     if absent:
         raise ValueError(f"the encoder lacks {', '.join(absent[:3])}")
     model.load_state_dict({**own, **shared})

@@ -38,7 +38,7 @@ class Pretraining:
     """The network that an encoder was pretrained in, and how its images were masked.
 
     Held beside a classifier and not as a part of it: a module's submodules are its weights. `mask_ratio` is the nominal
-    share of the cells, of `mask_cell` pixels a side, that are masked.
+    share of the cells, of `mask_cell` pixels a side, that are masked; where it was drawn from a range, its middle.
     """
 
     network: nn.Module
@@ -101,9 +101,7 @@ class Classifier(nn.Module):
         drop_path: float = 0.0,
     ):
         super().__init__()
-        self.pooling, self.patch, self.classes = pooling, patch, classes
-        self.normalise = Normalise()
-        self.backbone = VisionTransformer(
+        backbone = VisionTransformer(
             img_size=size,
             patch_size=patch,
             embed_dim=width,
@@ -115,6 +113,22 @@ class Classifier(nn.Module):
             global_pool=pooling,
             drop_path_rate=drop_path,
         )
+        self._hold(backbone, Normalise())
+
+    @classmethod
+    def around(
+        cls, backbone: VisionTransformer, *, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD
+    ) -> Classifier:
+        """A classifier of a backbone that is there already; it decides as that does."""
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        made._hold(backbone, Normalise(mean, std))
+        return made
+
+    def _hold(self, backbone: VisionTransformer, normalise: Normalise) -> None:
+        self.pooling, self.classes = backbone.global_pool, backbone.num_classes
+        self.patch = backbone.patch_embed.patch_size[0]
+        self.normalise, self.backbone = normalise, backbone
         self.register_parameter("mask_token", None)
         self.pretraining: Pretraining | None = None
 
@@ -144,8 +158,12 @@ class Classifier(nn.Module):
     def replace(self, tokens: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         """Put the mask token where `keep` [N, gh, gw] is False."""
         if self.mask_token is None:
-            raise ValueError("this model has no mask token: its encoder was not pretrained by masked image modelling")
+            raise ValueError("this model has no mask token: none went through its encoder in pretraining")
         return torch.where(keep.flatten(1).unsqueeze(-1), tokens, self.mask_token)
+
+    def pooled(self, tokens: torch.Tensor) -> torch.Tensor:
+        """What is read of encoded tokens [N, prefix + gh * gw, width]: class token or mean patch token, [N, width]."""
+        return tokens[:, 0] if self.pooling == "token" else tokens[:, self.prefix :].mean(1)
 
     def decide(self, tokens: torch.Tensor) -> torch.Tensor:
         """From patch embeddings [N, gh * gw, width] to logits [N, classes]."""

@@ -43,14 +43,20 @@ def summary(config: Config) -> list[tuple[str, str]]:
     ]
 
 
-def encoders(config: Config, accuracy: pd.DataFrame) -> list[dict[str, Any]]:
-    """Encoders with their effective mask ratio and mean test accuracy per domain."""
+def encoders(config: Config, accuracy: pd.DataFrame, table: pd.DataFrame | None = None) -> list[dict[str, Any]]:
+    """Encoders with their effective mask ratio and mean test accuracy per domain, and what their table says of all."""
     tests = accuracy.groupby(["domain", "encoder"])["test"].mean()
+    keys = ("average_distance", "linear_probe_before", "effective_rank_before")
+    facts: dict[str, dict[str, Any]] = {}
+    if table is not None:
+        facts = {row["encoder"]: {key: row[key] for key in keys} for row in records(table[table["domain"].isna()])}
     return [
         {
             "name": name,
             "method": spec["method"],
             "ratio": config.mask_ratio(name),
+            "drawn": config.ratio_range(name),
+            **facts.get(name, dict.fromkeys(keys)),
             "accuracy": {domain: float(tests[domain, name]) for domain in config["domains"]},
         }
         for name, spec in config["encoders"].items()

@@ -25,6 +25,7 @@ SCRIPTS = ("index.js", "index.table.js", "index.views.js", "index.gallery.js")  
 # Shown where they exist and are not empty.
 OPTIONAL = (
     "metric_clusters",
+    "encoders",
     "chance",
     "gates",
     "ratio_effects",
@@ -113,7 +114,7 @@ def page(config: Config, layout: Layout, tables: dict[str, pd.DataFrame], figure
         bootstrap=config["aggregate"]["bootstrap"],
         summary=about.summary(config),
         submitted={name: card.data for name, card in config.submitted.items()},
-        encoders=about.encoders(config, tables["accuracy"]),
+        encoders=about.encoders(config, tables["accuracy"], tables.get("encoders")),
         leaders=answers.leaders(config, tables),
         ratios=answers.ratios(tables.get("ratio_effects")),
         shown=set(tables),

@@ -77,7 +77,7 @@ await (async () => {
     at("count").textContent = `${wanted.length} of ${known.size} chosen`;
     at("maps").replaceChildren(...models.flatMap((model) => {
       const plate = model.plates[image];
-      const ratio = model.ratio === null ? "no mask ratio" : `mask ratio ${unmask.short(model.ratio)}`;
+      const ratio = model.ratio === null ? "no mask ratio" : `${model.drawn ? "mean mask ratio" : "mask ratio"} ${unmask.short(model.ratio)}`;
       const head = element("h3", [model.encoder, element("small", ` ${ratio}, test accuracy ${unmask.short(model.accuracy)}`)]);
       if (!plate) return [head, element("p", "This page keeps no maps of this image under this encoder.")];
       head.append(element("small", `; predicts ${plate.prediction}, `), element("small", plate.correct ? "correct" : "wrong", plate.correct ? "" : "flag"));

@@ -119,6 +119,7 @@ def _model(config: Config, model: ModelId, rows: pd.DataFrame) -> dict[str, Any]
         "encoder": model.encoder,
         "seeds": f"p{model.pretrain_seed}f{model.finetune_seed}",
         "ratio": config.mask_ratio(model.encoder),
+        "drawn": config.ratio_range(model.encoder) is not None,
         "accuracy": float(test.iloc[0]),
         "plates": {},
     }

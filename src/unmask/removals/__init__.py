@@ -51,9 +51,11 @@ def bind(plugin: Plugin, model: Classifier) -> Removal:
     if model.arch not in plugin.meta["architectures"]:
         raise Skip(f"the removal {plugin.id} does not apply to the architecture {model.arch}")
     if "mask_token" in plugin.meta.get("needs", []) and model.mask_token is None:
-        raise Skip(f"the removal {plugin.id} needs a mask token, which only masked image modelling pretrains")
+        raise Skip(f"the removal {plugin.id} needs a mask token in the encoder, which only SimMIM pretrains")
     if "pretraining" in plugin.meta.get("needs", []) and model.pretraining is None:
         raise Skip(f"the removal {plugin.id} needs the encoder's pretraining network, and this encoder has none")
+    if "colours" in plugin.meta.get("needs", []) and not model.pretraining.network.colours:
+        raise Skip(f"the removal {plugin.id} needs colours, and this encoder's pretraining predicts normalised patches")
     return Removal(plugin, model)
 
 

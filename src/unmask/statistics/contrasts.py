@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unmask.encoders import UNTRAINED
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -35,20 +37,23 @@ def slope(study: Study, encoders: list[int], name: str) -> Contrast:
 
 
 def contrasts(study: Study) -> list[Contrast]:
-    """Each encoder with a mask ratio minus each one from scratch, then the slope of each method of pretraining."""
+    """Each pretrained encoder minus each one from scratch, then the slope of each series over its fixed mask ratios.
+
+    An encoder whose images draw their own ratios is a condition of its own: it has a difference, and is in no slope.
+    """
     import numpy as np
 
-    masked = [m for m in range(len(study.encoders)) if np.isfinite(study.ratios[m])]
+    pretrained = [m for m, method in enumerate(study.methods) if method not in UNTRAINED]
     plain = [m for m, method in enumerate(study.methods) if method == "scratch"]
     found = [
         Contrast("difference", study.encoders[m], study.encoders[reference], [m, reference], np.array([1.0, -1.0]))
         for reference in plain
-        for m in masked
+        for m in pretrained
     ]
-    for method in dict.fromkeys(study.methods[m] for m in masked):
-        own = [m for m in masked if study.methods[m] == method]
+    for name in dict.fromkeys(series for series in study.doses if series):
+        own = study.of_series(name)
         if len(own) > 1:
-            found.append(slope(study, own, method))
+            found.append(slope(study, own, name))
     return found
 
 

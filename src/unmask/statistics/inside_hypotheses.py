@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from unmask.statistics.inside import Inside
 
+PLAIN = "simmim"  # the method, and the series of its fixed mask ratios
 LAYERS: dict[str, Callable[[list[int]], list[int]]] = {
     "all": lambda layers: layers,
     "last": lambda layers: layers[-1:],
@@ -25,7 +26,7 @@ LAYERS: dict[str, Callable[[list[int]], list[int]]] = {
 
 
 def against_scratch(inside: Inside, quantity: str, layers: str, phase: str = "after") -> Answer:
-    """H1-H5: a quantity in models whose encoders were pretrained with a mask, minus that in models from scratch."""
+    """H1-H5: a quantity in SimMIM models minus that in models from scratch."""
     return estimated(inside.study, _differences(inside, quantity, layers, phase))
 
 
@@ -40,7 +41,7 @@ def bulge(inside: Inside, quantity: str, layers: str, phase: str) -> Answer:
     """H6: how far the middle of a quantity's parabola over the mask ratio lies above the line between its ends."""
     import numpy as np
 
-    masked, _ = _encoders(inside, plain=False)
+    masked = inside.study.of_series(PLAIN)
     ratios = inside.study.ratios[masked]
     if len(set(ratios.tolist())) < 3:
         raise Skip("it needs encoders of three mask ratios")
@@ -59,7 +60,7 @@ def native_tolerance(inside: Inside, quantity: str, native: list[str], others: l
 
 def tolerance_slope(inside: Inside, quantity: str, removals: list[str]) -> Answer:
     """H11: a quantity's mean over the fraction removed, slope over the effective mask ratio."""
-    masked, _ = _encoders(inside, plain=False)
+    masked = inside.study.of_series(PLAIN)
     if len(set(inside.study.ratios[masked].tolist())) < 2:
         raise Skip("it needs encoders of two mask ratios")
     contrast = slope(inside.study, masked, "masked")
@@ -73,13 +74,11 @@ TESTS: dict[str, Callable[..., Answer]] = {
 
 
 def _encoders(inside: Inside, plain: bool = True) -> tuple[list[int], list[int]]:
-    """The places of encoders with a mask ratio, and of those from scratch."""
-    import numpy as np
-
-    masked = np.flatnonzero(np.isfinite(inside.study.ratios)).tolist()
+    """The places of SimMIM's encoders, at whatever mask ratio, and of those from scratch."""
+    masked = [m for m, method in enumerate(inside.study.methods) if method == PLAIN]
     scratch = [m for m, method in enumerate(inside.study.methods) if method == "scratch"]
     if not masked:
-        raise Skip("it needs an encoder with a mask ratio")
+        raise Skip("it needs an encoder of SimMIM")
     if plain and not scratch:
         raise Skip("it needs an encoder trained from scratch")
     return masked, scratch

@@ -7,9 +7,10 @@ Aliases are left out, being another's scores again, and so are the variants of m
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from unmask.encoders import series
 from unmask.statistics.cells import Table
 from unmask.statistics.pools import Explainer, null
 
@@ -71,13 +72,19 @@ class Study:
     explainers: list[Explainer]
     encoders: list[str]
     methods: list[str]  # [M], how each encoder was pretrained
-    ratios: np.ndarray  # [M], NaN without mask
+    ratios: np.ndarray  # [M], the mean where each image draws its own, NaN without mask
     seeds: list[str]  # [S]
     metrics: list[Measured]
     weights: dict[str, np.ndarray]  # by domain [B, I, S]
     correct: dict[str, np.ndarray]  # by domain bool [I, S, M]
     confidence: float
     seed: int
+    # [M], the series that an encoder is a dose of; None where it has no fixed mask ratio.
+    doses: list[str | None] = field(default_factory=list)
+
+    def of_series(self, series: str) -> list[int]:
+        """The places of a series' encoders, which differ in their fixed mask ratio alone."""
+        return [m for m, own in enumerate(self.doses) if own == series]
 
     @property
     def control(self) -> np.ndarray:
@@ -152,6 +159,7 @@ def study(config: Config, scores: pd.DataFrame, aliases: dict[str, str]) -> Stud
         correct,
         config["aggregate"]["confidence"],
         config["seed"],
+        [series(config["encoders"][name]) for name in encoders],
     )
 
 

@@ -86,6 +86,8 @@ BOARDS = {
         "domain",
         "encoder",
         "mask_ratio",
+        "ratio_low",
+        "ratio_high",
         *_METRIC,
         *_EXPLAINER,
         "mean",

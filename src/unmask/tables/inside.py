@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from unmask.config import Config, ModelId
+from unmask.encoders import series
 from unmask.errors import UserError
 from unmask.files import read_arrays, read_json, read_metadata, read_table
 from unmask.internals import cka
@@ -127,6 +128,7 @@ def study_of(config: Config, images: dict[str, list[str]], draws: str) -> Study:
         correct={},
         confidence=config["aggregate"]["confidence"],
         seed=config["seed"],
+        doses=[series(config["encoders"][name]) for name in encoders],
     )
 
 

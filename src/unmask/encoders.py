@@ -1,0 +1,168 @@
+"""What an encoder of the config can be: the methods, the keys that each takes, and mask ratios."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unmask.errors import UserError
+
+Spec = dict[str, Any]  # an entry of the section `encoders`
+
+
+@dataclass(frozen=True)
+class Method:
+    """The keys that a method must be given, and the defaults of those that it may be given."""
+
+    needs: tuple[str, ...] = ()
+    defaults: dict[str, Any] = field(default_factory=dict)
+    pretrained: bool = True
+
+
+METHODS = {
+    "simmim": Method(("mask_ratio",)),
+    "simmim_siamese": Method(("mask_ratio",), {"temperature": 0.2, "contrast_weight": 0.1}),
+    "mae": Method(
+        ("mask_ratio",), {"decoder_width": 64, "decoder_depth": 2, "decoder_heads": 2, "target": "normalised"}
+    ),
+    "supervised": Method(),
+    "imported": Method(("weights", "architecture"), {"pooling": None}),
+    "scratch": Method(pretrained=False),
+    "resnet18": Method(pretrained=False),
+}
+UNTRAINED = tuple(name for name, method in METHODS.items() if not method.pretrained)
+MASKED = tuple(name for name, method in METHODS.items() if "mask_ratio" in method.needs)
+_GIVE = {
+    "mask_ratio": "a share between 0 and 1, such as 0.6, or a range, such as [0.2, 0.8]",
+    "weights": "the file with the weights, .safetensors or .pth",
+    "architecture": "the name of a timm model, such as vit_small_patch16_224",
+}
+
+
+def masked_cells(cells: int, ratio: float) -> int:
+    """How many of `cells` a nominal ratio masks: `ceil(cells * ratio)`, as in SimMIM's generator."""
+    return math.ceil(cells * ratio)
+
+
+def effective_ratio(cells: int, ratio: float | list[float]) -> float:
+    """The share of `cells` that is masked; of a ratio drawn uniformly from a range, the exact mean of that share.
+
+    The mean of `ceil(cells * u)` is the sum over its values, each weighted by the part of the range that has it.
+    """
+    if not isinstance(ratio, list):
+        return masked_cells(cells, ratio) / cells
+    low, high = (cells * one for one in ratio)
+    counts = range(masked_cells(cells, ratio[0]), masked_cells(cells, ratio[1]) + 1)
+    return sum(count * max(0.0, min(high, count) - max(low, count - 1)) for count in counts) / (high - low) / cells
+
+
+def unit(spec: Spec, patch: int, cell: int) -> int:
+    """Pixels a side of what is masked at once: SimMIM's cells, but MAE's patches."""
+    return patch if spec["method"] == "mae" else cell
+
+
+def fill(encoders: dict[str, Spec]) -> None:
+    """Put the defaults of each method in; one that is None stands for a key that may be left out."""
+    for spec in encoders.values():
+        for key, value in METHODS[spec["method"]].defaults.items():
+            if value is not None:
+                spec.setdefault(key, value)
+
+
+def series(spec: Spec) -> str | None:
+    """What an encoder is one dose of: encoders of one series differ in a fixed mask ratio alone. None where in none."""
+    if isinstance(spec.get("mask_ratio"), list) or spec["method"] not in MASKED:
+        return None
+    own = {key: spec[key] for key, value in METHODS[spec["method"]].defaults.items() if spec[key] != value}
+    return " ".join([spec["method"], *(f"{key}={value}" for key, value in own.items())])
+
+
+def check(encoders: Mapping[str, Spec], *, size: int, patch: int, cell: int, width: int) -> None:
+    """Hold every entry to its method; raises `UserError` naming the first mistake."""
+    seen: dict[str, str] = {}
+    for name, spec in encoders.items():
+        where = f"encoders.{name}"
+        _check_keys(where, spec)
+        if "mask_ratio" in spec:
+            side = unit(spec, patch, cell)
+            _check_ratio(f"{where}.mask_ratio", spec["mask_ratio"], (size // side) ** 2)
+            _check_alone(where, name, spec, (size // side) ** 2, seen)
+        if spec["method"] == "mae":
+            _check_decoder(where, spec, width)
+        if spec["method"] == "imported" and not Path(spec["weights"]).is_file():
+            raise UserError(f"{where}.weights: the file '{spec['weights']}' does not exist; give {_GIVE['weights']}")
+
+
+def check_weights(encoders: Mapping[str, Spec], image: Mapping[str, int]) -> None:
+    """Whether the weights to import fit their architectures; raises `UserError` naming the first that do not.
+
+    It reads them and loads torch, so it is asked once, before a run.
+    """
+    for name, spec in encoders.items():
+        if spec["method"] == "imported":
+            from unmask.models import imported
+
+            imported.check(f"encoders.{name}", spec, image)
+
+
+def _check_keys(where: str, spec: Spec) -> None:
+    method = METHODS[spec["method"]]
+    for key in method.needs:
+        if key not in spec:
+            raise UserError(f"{where}: the key '{key}' is missing; give {_GIVE[key]}")
+    for key in spec:
+        if key != "method" and key not in (*method.needs, *method.defaults):
+            if key == "mask_ratio" and not method.pretrained:
+                raise UserError(f"{where}.{key}: an encoder trained from scratch has no mask; remove the key")
+            owners = [name for name, one in METHODS.items() if key in (*one.needs, *one.defaults)]
+            raise UserError(
+                f"{where}.{key}: it belongs to {' and '.join(owners)}, not to {spec['method']}; remove the key"
+            )
+
+
+def _check_ratio(where: str, ratio: float | list[float], cells: int) -> None:
+    most = f"the largest possible is {math.floor((cells - 1) / cells * 1000) / 1000}"
+    rounded = f"masks all {cells} cells of an image, since cells are rounded up; {most}"
+    if not isinstance(ratio, list):
+        if masked_cells(cells, ratio) == cells:
+            raise UserError(f"{where}: {ratio} {rounded}")
+        return
+    if len(ratio) != 2 or not 0 < ratio[0] < ratio[1] < 1:
+        raise UserError(f"{where}: {ratio} is not a range of ratios; give two between 0 and 1, the smaller one first")
+    if masked_cells(cells, ratio[1]) == cells:
+        raise UserError(f"{where}: {ratio[1]} {rounded}")
+    if masked_cells(cells, ratio[0]) == masked_cells(cells, ratio[1]):
+        raise UserError(
+            f"{where}: every ratio in {ratio} masks {masked_cells(cells, ratio[0])} of {cells} cells; give a wider "
+            f"range, or the one ratio {ratio[0]}"
+        )
+
+
+def _check_alone(where: str, name: str, spec: Spec, cells: int, seen: dict[str, str]) -> None:
+    """Two encoders that are masked alike and differ in nothing else are one."""
+    ratio = spec["mask_ratio"]
+    masked = f"the range {ratio}" if isinstance(ratio, list) else f"{effective_ratio(cells, ratio):.4g}"
+    key = repr(sorted({**spec, "mask_ratio": masked}.items()))
+    other = seen.setdefault(key, name)
+    if other == name:
+        return
+    if isinstance(ratio, list):
+        raise UserError(f"{where}.mask_ratio: encoders.{other} draws from {masked}, too; remove one of them")
+    raise UserError(
+        f"{where}.mask_ratio: {ratio} has the effective ratio {masked} (of {cells} cells), "
+        f"the same as encoders.{other}; choose ratios that differ by {1 / cells:.4g} or more"
+    )
+
+
+def _check_decoder(where: str, spec: Spec, width: int) -> None:
+    given = spec["decoder_width"]
+    for key, value in (("model.width", width), (f"{where}.decoder_width", given)):
+        if value % 4:
+            raise UserError(
+                f"{key}: {value} is not a multiple of 4, which MAE's positions need; try {max(4, value // 4 * 4)}"
+            )
+    if given % spec["decoder_heads"]:
+        raise UserError(f"{where}.decoder_width: {given} is not a multiple of decoder_heads {spec['decoder_heads']}")

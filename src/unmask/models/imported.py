@@ -1,0 +1,186 @@
+"""Encoders from a file: a timm ViT or ResNet by its name, and weights as safetensors or a PyTorch state dict.
+
+Nothing is ever unpickled but tensors and plain containers of them.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models.resnet import ResNet
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
+
+from unmask.errors import UserError
+from unmask.models.resnet import ConvClassifier
+from unmask.models.vit import Classifier
+
+FAMILIES = {
+    "timm.models.vision_transformer": VisionTransformer,
+    "timm.models.deit": VisionTransformer,
+    "timm.models.resnet": ResNet,
+}
+ANCHORS = {VisionTransformer: "patch_embed.proj.weight", ResNet: "layer1.0.conv1.weight"}  # in every one's weights
+INSIDE = ("state_dict", "model", "model_state_dict")  # where training codes put the weights in their checkpoints
+OWN = ("norm.", "fc_norm.", "head.", "fc.")  # what fine-tuning begins anew: it need not be there
+LEFT_OUT = ("head.", "head_dist.", "head_drop.", "fc.", "norm.", "fc_norm.", "decoder", "mask_token")
+
+
+def network(
+    *, name: str, size: int, patch: int, classes: int, pooling: str | None = None, drop_path: float = 0.0
+) -> Classifier | ConvClassifier:
+    """A timm model with fresh weights as a classifier of images [N, 3, size, size].
+
+    `pooling` None is the architecture's own. Raises `ValueError` for a name that timm does not have, and for a model
+    that explainers cannot read: neither a plain ViT nor a ResNet, or of other patches than the config's.
+    """
+    import timm
+    from timm.models import model_entrypoint
+
+    if not timm.is_model(name):
+        from unmask.registry import suggest
+
+        raise ValueError(f"'{name}' is no model of timm {timm.__version__}; {suggest(name, timm.list_models())}")
+    family = FAMILIES.get(model_entrypoint(name).__module__)
+    if family is None:
+        raise ValueError(f"{name} is neither a ViT nor a ResNet of timm; give one of those")
+    given: dict[str, Any] = {"num_classes": classes, "drop_path_rate": drop_path}
+    if pooling:
+        given["global_pool"] = pooling
+    if family is ResNet:
+        if pooling == "token":
+            raise ValueError(f"{name} has no class token; leave out the key 'pooling'")
+        backbone = timm.create_model(name, pretrained=False, **given)
+        around = {"size": size, "patch": patch}
+    else:
+        backbone = timm.create_model(name, pretrained=False, img_size=size, dynamic_img_size=False, **given)
+        _plain(name, backbone, patch)
+        around = {}
+    scale = {key: tuple(backbone.pretrained_cfg[key]) for key in ("mean", "std")}
+    return (ConvClassifier if family is ResNet else Classifier).around(backbone, **around, **scale)
+
+
+def _plain(name: str, vit: VisionTransformer, patch: int) -> None:
+    """Whether explainers know how its decision is made: tokens by position, self-attention, a class token or a mean."""
+    if type(vit) is not VisionTransformer or vit.pos_embed is None or vit.num_reg_tokens:
+        raise ValueError(f"{name} is not a plain ViT (it has register tokens or other positions); give one that is")
+    if any(type(block) is not Block or type(block.attn) is not Attention for block in vit.blocks):
+        raise ValueError(f"{name} is not a plain ViT (its blocks are of another kind); give one that is")
+    if vit.global_pool not in ("avg", "token"):
+        raise ValueError(f"{name} pools by '{vit.global_pool}'; set the key 'pooling' to avg or token")
+    own = vit.patch_embed.patch_size
+    if own != (patch, patch):
+        raise ValueError(
+            f"{name} has patches of {own[0]} pixels, but image.patch is {patch}; set image.patch: {own[0]}"
+        )
+
+
+def read(path: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors in a file; raises `UserError` where it is missing, cut short, or holds more than tensors."""
+    path = Path(path)
+    try:
+        found = load_file(path) if path.suffix == ".safetensors" else _load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; give a .safetensors file or a PyTorch state dict") from None
+    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        if "GLOBAL" in str(error):  # a function or class that the file asks for
+            raise UserError(
+                f"{path} holds more than tensors, and unmask runs no code from a file; save its state_dict alone, "
+                "best as safetensors"
+            ) from None
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"{path} is not a whole safetensors file or PyTorch state dict ({reason})") from None
+    while isinstance(found, Mapping) and (key := next((k for k in INSIDE if isinstance(found.get(k), Mapping)), None)):
+        found = found[key]
+    tensors = {k: v for k, v in found.items() if torch.is_tensor(v)} if isinstance(found, Mapping) else {}
+    if not tensors:
+        raise UserError(f"{path} holds no named tensors; give a state dict")
+    return tensors
+
+
+def _load(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def fit(state: dict[str, torch.Tensor], model: Classifier | ConvClassifier, path: str | Path) -> list[str]:
+    """Load the tensors of `read` into a model of `network`; returns the names of what was left out.
+
+    A prefix that a training code put before the names is taken off, and positions are resampled (bicubic) to the
+    model's grid. The classifier's head and last norm may lack. Raises `UserError` naming the first keys that do not
+    fit.
+    """
+    backbone = model.backbone
+    own = backbone.state_dict()
+    state, left_out = _within(state, ANCHORS[type(backbone)], path)
+    positions = state.get("pos_embed")
+    if positions is not None and "pos_embed" in own and positions.shape != own["pos_embed"].shape:
+        state["pos_embed"] = _resampled(positions, model)
+    used = {name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    missing = [k for k in own if k not in used and not k.startswith(OWN) and not k.endswith("num_batches_tracked")]
+    extra = [k for k in used if k not in own and not k.startswith(LEFT_OUT)]
+    shapes = [
+        f"{k} {tuple(used[k].shape)} for {tuple(own[k].shape)}"
+        for k in own
+        if k in used and used[k].shape != own[k].shape and not k.startswith(LEFT_OUT)
+    ]
+    problems = [
+        f"{what} {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}"
+        for what, keys in (("lacks", missing), ("has unknown", extra), ("has shapes", shapes))
+        if keys
+    ]
+    if problems:
+        raise UserError(f"{path} does not fit the architecture: it {'; it '.join(problems)}")
+    fits = {k: v for k, v in used.items() if k in own and v.shape == own[k].shape}
+    if not any(tensor.is_meta for tensor in own.values()):
+        backbone.load_state_dict({**own, **fits})
+    return left_out + [k for k in used if k not in fits]
+
+
+def _within(state: dict[str, torch.Tensor], anchor: str, path: str | Path) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The tensors of the network that the key `anchor` belongs to, without their prefix; and the names of others."""
+    prefixes = [key.removesuffix(anchor) for key in state if key == anchor or key.endswith(f".{anchor}")]
+    if not prefixes:
+        first = [key for key in state if key.endswith("weight")] or list(state)
+        raise UserError(f"{path} does not fit the architecture: it lacks {anchor}, and has {', '.join(first[:3])} ...")
+    if len(prefixes) > 1:
+        raise UserError(f"{path} holds several networks ({', '.join(prefixes)}); save the weights of one alone")
+    (prefix,) = prefixes
+    inside = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    return inside, [key for key in state if not key.startswith(prefix)]
+
+
+def _resampled(positions: torch.Tensor, model: Classifier) -> torch.Tensor:
+    from timm.layers import resample_abs_pos_embed
+
+    prefix = 0 if model.backbone.no_embed_class else model.prefix
+    side = math.isqrt(max(0, positions.shape[1] - prefix))
+    if side * side != positions.shape[1] - prefix:
+        return positions  # of no square grid: its shape is what does not fit
+    return resample_abs_pos_embed(positions, list(model.grid), [side, side], num_prefix_tokens=prefix)
+
+
+def architecture(spec: Mapping[str, Any], image: Mapping[str, int], classes: int) -> dict[str, Any]:
+    """What `unmask.models.classifier.build` makes an imported encoder's classifier from."""
+    pooling = {"pooling": spec["pooling"]} if spec.get("pooling") else {}
+    return {"arch": "timm", "name": spec["architecture"], **image, "classes": classes, **pooling}
+
+
+def check(where: str, spec: Mapping[str, Any], image: Mapping[str, int]) -> None:
+    """Whether an entry of the config can be brought in; raises `UserError` that begins with `where`."""
+    sizes = architecture(spec, image, 0)
+    del sizes["arch"]
+    try:
+        with torch.device("meta"):
+            model = network(**sizes)
+    except ValueError as error:
+        raise UserError(f"{where}.architecture: {error}") from None
+    try:
+        fit(read(spec["weights"]), model, spec["weights"])
+    except UserError as error:
+        raise UserError(f"{where}.weights: {error}") from None

@@ -1,0 +1,120 @@
+"""What each method of pretraining trains on: images of the pool, with masks to fill in or labels to tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from unmask import seeds
+from unmask.config import Config
+from unmask.errors import UserError
+from unmask.files import read_arrays, read_metadata
+from unmask.layout import Layout
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+HELD_OUT = 0.02  # of the pool, never trained on: the history's second curve and the pictures
+DISTANCES = 256  # masks that AvgDist is the mean over
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method trains on.
+
+    images, held            uint8 [N, H, W, 3], to train on and held out
+    given                   a generator to what goes with each of `images`: masks bool [N, gh, gw], or labels [N]
+    held_given              the same of `held`
+    build                   the network with fresh weights
+    facts                   for the side-car
+    """
+
+    images: torch.Tensor
+    given: Callable[[torch.Generator], torch.Tensor]
+    held: torch.Tensor
+    held_given: torch.Tensor
+    build: Callable[[], nn.Module]
+    facts: dict[str, Any]
+
+
+def task_of(config: Config, encoder: str) -> Task:
+    """What an encoder's method trains on; raises `UserError` where the pool has not got it."""
+    labelled = config["encoders"][encoder]["method"] == "supervised"
+    return _labels(config, encoder) if labelled else _masks(config, encoder)
+
+
+def _masks(config: Config, encoder: str) -> Task:
+    """Filling in what is masked, on all images of the pool."""
+    from unmask.encoders import METHODS
+    from unmask.models import pretraining
+    from unmask.models.avg_dist import average_distance
+    from unmask.models.simmim import draw_masks
+
+    spec, patch, cell = config["encoders"][encoder], config["image"]["patch"], config.mask_cell(encoder)
+    draw = partial(draw_masks, size=config["image"]["size"], cell=cell, patch=patch, ratio=spec["mask_ratio"])
+    train, held, _ = _split(config)
+    options = {key: spec[key] for key in METHODS[spec["method"]].defaults}
+    distances = draw(DISTANCES, generator=seeds.torch_generator(config["seed"], "pretrain", "average distance"))
+    facts = {
+        "network": options,
+        "mask_ratio": config.mask_ratio(encoder),
+        "nominal_mask_ratio": spec["mask_ratio"],
+        "mask_cell": cell,
+        "average_distance": average_distance(distances.numpy(), patch),
+    }
+    return Task(
+        train,
+        lambda generator: draw(len(train), generator=generator),
+        held,
+        draw(len(held), generator=seeds.torch_generator(config["seed"], "pretrain", "held-out masks")),
+        lambda: pretraining.build(spec["method"], {**config["image"], **config["model"]}, options),
+        facts,
+    )
+
+
+def _labels(config: Config, encoder: str) -> Task:
+    """Telling apart the classes of all domains, on the labelled images of the pool."""
+    from unmask.models import pretraining
+
+    pool = Layout(config.results).pool
+    train, held, known = _split(config)
+    names = read_metadata(pool).get("classes")
+    if known is None or not names:
+        raise UserError(f"encoders.{encoder}: {pool} holds no labels; run `unmask data --pool` again")
+    classes = names.split("\n")
+    labels, held_labels = known
+    some, some_held = labels >= 0, held_labels >= 0
+    if not some.any() or not some_held.any():
+        raise UserError(
+            f"encoders.{encoder}: {int(some.sum())} images of {pool} to train on and {int(some_held.sum())} held-out "
+            "ones have labels; pretraining with labels needs one of each"
+        )
+    options = {"classes": len(classes)}
+    return Task(
+        train[some],
+        lambda generator: labels[some],
+        held[some_held],
+        held_labels[some_held],
+        lambda: pretraining.build("supervised", {**config["image"], **config["model"]}, options),
+        {"network": options, "mask_ratio": None, "classes": classes},
+    )
+
+
+def _split(config: Config) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+    """Training and held-out images, uint8 [N, H, W, 3], the same for every encoder; and their labels, -1 = none."""
+    import torch
+
+    pool = Layout(config.results).pool
+    arrays = read_arrays(pool)
+    images = torch.from_numpy(arrays["images"])
+    if len(images) < 2:
+        raise UserError(f"{pool} holds {len(images)} images; pretraining needs at least 2")
+    generator = seeds.torch_generator(config["seed"], "pretrain", "held out")
+    order = torch.randperm(len(images), generator=generator)
+    held_out = max(1, min(256, round(HELD_OUT * len(images))))
+    train, held = order[held_out:], order[:held_out]
+    labels = torch.from_numpy(arrays["labels"]) if "labels" in arrays else None
+    return images[train], images[held], None if labels is None else (labels[train], labels[held])
