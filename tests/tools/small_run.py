@@ -37,7 +37,12 @@ def config(folder: Path) -> Config:
             "pretrain": {"mask_cell": 8},
             "model": {name: VIT[name] for name in ("width", "depth", "heads")},
             "explain": {"images": COUNT, "groups": {"some": ENTRIES}, "options": {"rise": {"masks": 16}}},
-            "score": {"metrics": METRICS, "removals": ["mean"], "options": {"max_sensitivity": {"samples": 2}}},
+            "score": {
+                "metrics": METRICS,
+                "removals": ["mean"],
+                "options": {"max_sensitivity": {"samples": 2}},
+                "judge": {"explainers": ["saliency"], "images": 2},
+            },
             "aggregate": {"bootstrap": 100},
         }
     )

@@ -83,7 +83,8 @@ def _of_model(config: Config, model: ModelId, cells: list[Sampled], folder: Path
     entries = list(dict.fromkeys(cell.explainer for cell in cells))
     # Neither the group nor the folder enters a seed, a map or a score.
     section = {**config["explain"], "groups": {_GROUP: entries}}
-    again = Config({**config.data, "results": str(folder), "explain": section})
+    scoring = {**config["score"], "judge": {**config["score"]["judge"], "explainers": []}}  # nothing is judged here
+    again = Config({**config.data, "results": str(folder), "explain": section, "score": scoring})
     seeds = {"pretrain_seed": model.pretrain_seed, "finetune_seed": model.finetune_seed}
     with contextlib.redirect_stdout(io.StringIO()):
         explain.run(again, domain=model.domain, encoder=model.encoder, **seeds, group=_GROUP)
