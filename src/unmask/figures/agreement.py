@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 NEEDS = ("agreement",)
 WRITTEN = 22  # metrics beyond which a cell is too small for a number
 COLOURS = "PuOr"
+UPRIGHT = 25  # more columns than this are so narrow that slanted names would lie on one another
 SLANT = 0.7  # of a slanted label's width is its height
 
 
@@ -77,7 +78,8 @@ def draw(pairs: pd.DataFrame, name: str, confidence: float) -> Figure:
     margin = style.inches(names, 6.5) + 0.1
     side = min(0.36, max(1.6, style.PAGE - margin - 0.1) / cells)
     width = max(style.COLUMN, margin + side * cells + 0.1)
-    below = SLANT * margin + 0.08
+    crowded = cells > UPRIGHT
+    below = (1 if crowded else SLANT) * margin + 0.08
     height = 0.45 + side * cells + below
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((margin / width, below / height, side * cells / width, side * cells / height))
@@ -89,7 +91,8 @@ def draw(pairs: pd.DataFrame, name: str, confidence: float) -> Figure:
         for column in range(row + 1):
             _cell(axes, column, row, lower[row + 1][column], unsure.iat[row + 1, column], written, side)
     axes.set_yticks(range(cells), names[1:])
-    axes.set_xticks(range(cells), names[:-1], rotation=40, ha="right", rotation_mode="anchor")
+    upright = {"rotation": 90} if crowded else {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(cells), names[:-1], **upright)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = figure.add_axes((1 - 1.25 / width, 1 - 0.55 / height, 0.9 / width, 0.08 / height))
