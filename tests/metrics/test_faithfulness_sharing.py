@@ -12,7 +12,11 @@ from unmask.config import ExplainerSpec, MetricSpec
 from unmask.passes import counted
 from unmask.plan import scoring_passes
 
-METRICS = [name for name, plugin in registry.available("metrics").items() if plugin.meta["category"] == "faithfulness"]
+METRICS = [
+    name
+    for name, plugin in registry.available("metrics").items()
+    if plugin.meta["category"] == "faithfulness" and "removal" in plugin.meta["needs"]
+]
 STEP = 2
 
 

@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from test_score_stage import config, prepared  # noqa: F401
 
+from unmask.device import batch_size
 from unmask.files import write_json
 
 ROOT = Path(__file__).parents[2]
+BATCH = batch_size(torch.device("cpu"))
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def test_it_compares_with_quantus_and_shows_the_line(benchmark, monkeypatch, cap
     scores, forward, backward = map(int, spent.groups())
     assert scores == 2 * 4 * 3 + 2 * 3  # the pointing game not on the misclassified image
     assert backward == 5 * 4
-    forward -= 2 * 64  # the stage's forecast
+    forward -= 2 * BATCH  # the stage's forecast
     assert 0.7 * 2 * 2 * 4 * 4 < forward <= 2 * 2 * 4 * 4  # two explainers, two orders, four patches, four images
     rows = {line.split()[0]: line.split()[1:] for line in printed.out.splitlines() if line.strip()}
     assert rows["pixel_flipping"][0] == "2"
@@ -47,7 +50,7 @@ def test_it_compares_with_quantus_and_shows_the_line(benchmark, monkeypatch, cap
     assert float(rows["pixel_flipping"][-1]) < 1e-6
     assert float(rows["pointing_game"][-1]) == 0
     assert "Quantus has none that is sound: srg\n" in printed.out
-    assert int(rows["4"][1]) - 2 * 64 == pytest.approx(2 * (int(rows["2"][1]) - 2 * 64), rel=0.1)
+    assert int(rows["4"][1]) - 2 * BATCH == pytest.approx(2 * (int(rows["2"][1]) - 2 * BATCH), rel=0.1)
 
 
 def test_what_the_run_has_not_is_one_sentence(benchmark, monkeypatch, capsys, prepared, tmp_path):  # noqa: F811

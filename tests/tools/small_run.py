@@ -41,7 +41,7 @@ def config(folder: Path) -> Config:
                 "metrics": METRICS,
                 "removals": ["mean"],
                 "options": {"max_sensitivity": {"samples": 2}},
-                "judge": {"explainers": ["saliency"], "images": 2},
+                "judge": {"explainers": ["saliency", "random_patch"], "images": 2},
             },
             "aggregate": {"bootstrap": 100},
         }

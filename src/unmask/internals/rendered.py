@@ -83,5 +83,5 @@ def colours(painter: Painter, difficulty: float, size: int, rng: Callable[..., n
             painter.background(canvas, draw, difficulty)
             at = float(draw.uniform(0.2, 0.62)), float(draw.uniform(0.16, 0.84))
             canvas.paint(canvas.coverage(canvas.disc(at, draw.uniform(0.11, 0.17))), colour)
-            images.append(finish(canvas, draw, difficulty))
+            images.append(finish(canvas, canvas.pixels, draw, difficulty))
     return Shown("colour", tuple(paints), np.stack(images), np.repeat(np.arange(len(paints)), EACH))
