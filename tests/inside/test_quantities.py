@@ -321,5 +321,13 @@ def test_what_can_be_asked_for_is_what_the_config_knows():
     assert known["items"]["enum"] == known["default"] == list(catalogue.FAMILIES)
     tables = catalogue.QUANTITIES, catalogue.MISSINGNESS, catalogue.COUNTERFACTUALS, catalogue.SURROGATES
     families = {quantity.family for table in tables for quantity in table.values()}
-    without = {"cka", "pictures", "causes", "dissection", "concepts", "visualisation", "factors"}  # values by layer and image
+    without = {
+        "cka",
+        "pictures",
+        "causes",
+        "dissection",
+        "concepts",
+        "visualisation",
+        "factors",
+    }  # values by layer and image
     assert families | without == set(catalogue.FAMILIES)
