@@ -48,6 +48,7 @@ def chosen(config: Config, model: ModelId, entries: list[str], images: int, fold
     data["encoders"] = {model.encoder: data["encoders"][model.encoder]}
     data["seeds"] = {"pretrain": [model.pretrain_seed], "finetune": [model.finetune_seed]}
     data["explain"]["groups"] = {GROUP: list(entries)}
+    data["score"]["judge"]["explainers"] = []  # the metrics' judges are not among what is compared
     data["results"] = str(folder)
     old, new = Layout(config.results), Layout(folder)
     for name in ("1_data", "2_pretrain", "3_finetune"):

@@ -59,7 +59,7 @@ def _compact(value: Any) -> Any:
 
 
 def data_uri(path: Path) -> str:
-    """A PNG as a data URI; a large one shrunk and in 256 colours, so that the page stays light."""
+    """A PNG as a data URI; a large one shrunk, in 256 colours and as lossless WebP, so that the page stays light."""
     from PIL import Image
 
     if path.stat().st_size <= LARGE:
@@ -68,7 +68,9 @@ def data_uri(path: Path) -> str:
         rgb = picture.convert("RGB")
     if rgb.width > WIDEST:
         rgb = rgb.resize((WIDEST, round(rgb.height * WIDEST / rgb.width)), Image.Resampling.LANCZOS)
-    return picture_uri(rgb.quantize(256, dither=Image.Dither.NONE))
+    buffer = io.BytesIO()
+    rgb.quantize(256, dither=Image.Dither.NONE).convert("RGB").save(buffer, "webp", lossless=True)
+    return _uri(buffer.getvalue(), "webp")
 
 
 def picture_uri(picture: Image) -> str:
@@ -78,5 +80,5 @@ def picture_uri(picture: Image) -> str:
     return _uri(buffer.getvalue())
 
 
-def _uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+def _uri(picture: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
