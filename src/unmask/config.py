@@ -101,6 +101,11 @@ class Config:
         ]
 
     @property
+    def first_seeds(self) -> tuple[int, int]:
+        """The pretraining and fine-tuning seed of the models that pictures are of."""
+        return self["seeds"]["pretrain"][0], self["seeds"]["finetune"][0]
+
+    @property
     def pretrained(self) -> list[str]:
         """Encoders that a pretraining job makes; the models of the others start from random weights."""
         return [name for name, spec in self["encoders"].items() if spec["method"] not in UNTRAINED]

@@ -6,8 +6,6 @@ The plug-in makes or reads the images; this module holds them to the contract, w
 from __future__ import annotations
 
 import hashlib
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unmask import digest, files, interventions, registry, seeds
@@ -34,7 +32,7 @@ def settings(config: Config, *, domain: str | None = None, pool: bool = False) -
             "versions": digest.versions("numpy", "safetensors"),
         }
     plugin, options = _plugin(config, domain)
-    folders = {key: _listing(options[key]) for key in plugin.meta.get("folders", []) if options[key]}
+    folders = {key: digest.listing(options[key]) for key in plugin.meta.get("folders", []) if options[key]}
     return {
         "plugin": plugin.id,
         "options": options,
@@ -58,17 +56,6 @@ def _plugin(config: Config, domain: str | None) -> tuple[registry.Plugin, dict[s
     if domain not in config["domains"]:
         raise UserError(f"domains: '{domain}' is not in the config; {registry.suggest(str(domain), config['domains'])}")
     return config.domain(domain)
-
-
-def _listing(folder: str) -> str:
-    """A digest of a folder's files by name, size and time of change."""
-    found = []
-    for root, _, names in os.walk(folder):
-        for name in names:
-            path = Path(root, name)
-            state = path.stat()
-            found.append((path.relative_to(folder).as_posix(), state.st_size, state.st_mtime_ns))
-    return digest.of(sorted(found))
 
 
 def _write_domain(config: Config, domain: str | None) -> None:

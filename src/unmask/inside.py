@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from unmask import digest, registry
 from unmask.config import Config, ModelId
+from unmask.domains import NO_FACTORS
 from unmask.errors import Skip, UserError
 from unmask.files import read_arrays, read_json, read_table, write_arrays, write_table
 from unmask.internals import decisions
@@ -76,7 +77,6 @@ KINDS = {
 LAYERS = ("phase", "quantity", "layer", "head", "image_id", "value", "status", "reason")
 MISSINGNESS = ("removal", "fraction", "quantity", "image_id", "value", "status", "reason")
 CAUSES = ("factor", "quantity", "target", "image_id", "value", "status", "reason")
-NO_FACTORS = "the domain's images cannot be made again with a factor changed"
 
 
 def settings(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetune_seed: int) -> dict[str, Any]:
@@ -368,10 +368,13 @@ def cause_rows(
 
     if not factors:
         return [{"status": "skipped", "reason": NO_FACTORS}]
-    given = causes.answers(model, test.images, factors)
-    if not all(np.isfinite(one).all() for one in (given.whole, *given.changed.values())):
-        return [{"status": "failed", "reason": "the model's answers are not finite"}]
-    estimated, missing = causes.causal_model(given, factors)
+    try:
+        given = causes.answers(model, test.images, factors)
+        if not all(np.isfinite(one).all() for one in (given.whole, *given.changed.values())):
+            return [{"status": "failed", "reason": "the model's answers are not finite"}]
+        estimated, missing = causes.causal_model(given, factors)
+    except Exception as error:  # of linear algebra, say; it must cost no other family
+        return [{"status": "failed", "reason": f"{type(error).__name__}: {' '.join(str(error).split())}"}]
     rows = [
         {
             "factor": one.factor,

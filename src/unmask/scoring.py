@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from unmask import digest, registry, seeds
 from unmask.config import Config, ExplainerSpec, MetricSpec, ModelId
-from unmask.domains import CONCEPT, TAG
+from unmask.domains import CONCEPT, NO_FACTORS, TAG
 from unmask.errors import Skip, UserError
 from unmask.files import read_arrays, read_json, read_table, sha256
 from unmask.layout import Layout
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 LIBRARIES = ("captum", "numpy", "quantus", "scipy", "timm", "torch", "torchvision")
 NO_EVIDENCE = "no evidence mask"
 NO_CONCEPT = "no concept mask"
-NO_FACTORS = "the domain's images cannot be made again with a factor changed"
 ONE_FACTOR = "the image has fewer than two factors that can be changed"
 NO_TAG = "the image carries no tag"
 FACTORS = {"interventions", "tag"}  # what a metric may need that is read from the interventions

@@ -7,7 +7,7 @@ import torch
 
 from unmask import inside
 from unmask.config import ModelId
-from unmask.domains import Intervention, Split
+from unmask.domains import NO_FACTORS, Intervention, Split
 from unmask.errors import UserError
 from unmask.files import read_table, write_arrays
 from unmask.internals import causes
@@ -245,7 +245,7 @@ def test_a_domain_that_cannot_be_made_again_is_a_row_with_the_reason(made):
     write_arrays(Layout(config.results).domain("defect") / "interventions.safetensors", {}, {"factors": ""})
     inside.run(config, **cell("scratch"))
     found = tables(config, read_inside(config, Layout(config.results)))
-    assert found["causes"][["status", "reason", "n"]].values.tolist() == [["skipped", inside.NO_FACTORS, 0]]
+    assert found["causes"][["status", "reason", "n"]].values.tolist() == [["skipped", NO_FACTORS, 0]]
     assert len(found["causal_model"]) == 0
 
 

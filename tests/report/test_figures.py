@@ -120,14 +120,14 @@ def test_no_names_overlap(drawn, wanted):
             assert apart * np.sin(np.radians(40)) > 0.9 * one.get_fontsize() * figure.dpi / 72, name
 
 
-def test_drawing_twice_gives_the_same_bytes(run, tmp_path):
+def test_drawing_again_in_several_processes_gives_the_same_bytes(run, tmp_path):
     contents = []
-    for folder in ("one", "two"):
+    for folder, jobs in (("one", 1), ("two", 2)):
         source = catalogue.source(run)
         chosen = [
             next(iter(kind.pictures(source))) for kind in catalogue.KINDS if set(kind.NEEDS) <= set(source.tables)
         ]
-        paths = catalogue.draw(chosen, Layout(tmp_path / folder))
+        paths = catalogue.draw(chosen, Layout(tmp_path / folder), jobs)
         contents.append([p.read_bytes() for png in paths.values() for p in (png, png.with_suffix(".pdf"))])
     assert len(contents[0]) == 2 * len(KINDS)
     assert contents[0] == contents[1]

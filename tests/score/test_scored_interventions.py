@@ -6,10 +6,11 @@ import torch
 from changed_images import write_factors
 from test_score_stage import MODEL, config, of, prepared, results, run  # noqa: F401 (fixtures)
 
+from unmask.domains import NO_FACTORS
 from unmask.errors import UserError
 from unmask.files import read_arrays
 from unmask.layout import Layout
-from unmask.scoring import NO_FACTORS, NO_TAG, ONE_FACTOR, Work
+from unmask.scoring import NO_TAG, ONE_FACTOR, Work
 
 METRICS = ["interventional_agreement", "shortcut_detection"]
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 CONCEPT = "concepts/"  # before a concept's name in a split's file
 EVIDENCE, TAG = "evidence", "tag"  # the factors that speak for a class, rightly and as a shortcut
 BACKGROUND = "background"  # the factor that is everything but the objects
+NO_FACTORS = "the domain's images cannot be made again with a factor changed"
 
 
 @dataclass(frozen=True)

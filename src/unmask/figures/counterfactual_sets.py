@@ -37,7 +37,7 @@ def pictures(source: Source) -> Iterator[Picture]:
 def _columns(source: Source, domain: str) -> dict[tuple[str, str], pd.DataFrame]:
     """The images' rows by encoder and removal, without those that have none."""
     config = source.config
-    seeds = config["seeds"]["pretrain"][0], config["seeds"]["finetune"][0]
+    seeds = config.first_seeds
     found = {}
     for removal in config["inside"]["counterfactuals"]["removals"]:
         for encoder in config["encoders"]:

@@ -82,11 +82,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> 
         layers = own["layer"].astype(float)
         axes.plot(layers, own["share"], **look)
         axes.plot(layers, own["share_chance"], color=look["color"], linewidth=0.8, linestyle=":")
-    if rows.empty:
-        axes.text(0.5, 0.5, "not defined", ha="center", va="center", color="#777777", transform=axes.transAxes)
-    axes.grid(axis="y", color="#EEEEEE", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.locator_params(axis="y", nbins=4)
+    style.small_panel(axes, rows.empty)
 
 
 def draw_scores(rows: pd.DataFrame, encoders: list[str], name: str) -> Figure:

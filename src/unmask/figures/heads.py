@@ -47,7 +47,7 @@ def pictures(source: Source) -> Iterator[Picture]:
 def _arrays(source: Source, domain: str, name: str) -> dict[str, np.ndarray]:
     """An array of the stage by encoder, of the first pair of seeds; an encoder without it is left out."""
     found = {}
-    seeds = source.config["seeds"]["pretrain"][0], source.config["seeds"]["finetune"][0]
+    seeds = source.config.first_seeds
     for encoder in source.config["encoders"]:
         path = source.layout.inside(ModelId(domain, encoder, *seeds)) / "pictures.safetensors"
         if path.exists() and name in (arrays := read_arrays(path)):

@@ -104,8 +104,4 @@ def _panel(axes: Axes, rows: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> 
         layers = own["layer"].astype(float)
         axes.plot(layers, own["value"], **look)
         axes.fill_between(layers, own["low"], own["high"], color=look["color"], alpha=0.15, linewidth=0)
-    if rows.empty:
-        axes.text(0.5, 0.5, "not defined", ha="center", va="center", color="#777777", transform=axes.transAxes)
-    axes.grid(axis="y", color="#EEEEEE", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.locator_params(axis="y", nbins=4)
+    style.small_panel(axes, rows.empty)

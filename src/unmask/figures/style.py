@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from unmask.files import atomic
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.text import Text
@@ -149,6 +150,15 @@ def readable(name: str, longest: int = LONGEST) -> str:
         return words
     head = (longest - 1) * 2 // 3
     return f"{words[:head]}\N{HORIZONTAL ELLIPSIS}{words[head + 1 - longest :]}"
+
+
+def small_panel(axes: Axes, empty: bool) -> None:
+    """A few horizontal lines behind what is drawn; where nothing is, words that say so."""
+    if empty:
+        axes.text(0.5, 0.5, "not defined", ha="center", va="center", color="#777777", transform=axes.transAxes)
+    axes.grid(axis="y", color="#EEEEEE", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.locator_params(axis="y", nbins=4)
 
 
 def better(direction: str) -> str:

@@ -35,7 +35,7 @@ def pictures(source: Source) -> Iterator[Picture]:
 def _columns(source: Source, domain: str) -> dict[tuple[str, str], Said]:
     """What the linear surrogates say by encoder and removal, without those that there are none of."""
     config = source.config
-    seeds = config["seeds"]["pretrain"][0], config["seeds"]["finetune"][0]
+    seeds = config.first_seeds
     found = {}
     for removal in config["inside"]["surrogates"]["removals"]:
         for encoder in config["encoders"]:

@@ -51,7 +51,7 @@ def pictures(source: Source) -> Iterator[Picture]:
 
 def _models(source: Source, domain: str) -> dict[str, ModelId]:
     """Every encoder's first model."""
-    seeds = source.config["seeds"]["pretrain"][0], source.config["seeds"]["finetune"][0]
+    seeds = source.config.first_seeds
     return {encoder: ModelId(domain, encoder, *seeds) for encoder in source.config["encoders"]}
 
 

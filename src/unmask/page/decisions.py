@@ -82,7 +82,7 @@ def surrogates(config: Config, layout: Layout) -> dict[str, Any] | None:
 
 def _said(config: Config, layout: Layout, domain: str) -> list[dict[str, Any]]:
     """What the surrogates of a domain's models say, of the first pair of seeds, under the first removal."""
-    seeds = config["seeds"]["pretrain"][0], config["seeds"]["finetune"][0]
+    seeds = config.first_seeds
     classes = read_json(layout.domain(domain) / "card.json")["classes"]
     removal, across = config["inside"]["surrogates"]["removals"][0], config["image"]["size"] // config["image"]["patch"]
     contents = {

@@ -33,7 +33,7 @@ def image_maps(config: Config, layout: Layout) -> pd.DataFrame:
 
 
 def _rows(config: Config, layout: Layout) -> Iterator[dict[str, Any]]:
-    seeds = config["seeds"]["pretrain"][0], config["seeds"]["finetune"][0]
+    seeds = config.first_seeds
     for encoder in config["encoders"]:
         together: list[tuple[str, np.ndarray, np.ndarray, list[str]]] = []
         for domain in config["domains"]:
