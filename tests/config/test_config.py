@@ -55,7 +55,7 @@ def test_real_sample_differs_from_the_default_in_data_and_budgets_only():
         "score",
     }
     assert real["explain"] == {**filled["explain"], "images": 12}
-    assert {key for key in filled["score"] if filled["score"][key] != real["score"][key]} == {"metrics", "options"}
+    assert {key for key in filled["score"] if filled["score"][key] != real["score"][key]} == {"metrics"}
     # Photographs cannot be rendered again with one factor changed.
     assert set(filled["score"]["metrics"]) - set(real["score"]["metrics"]) == {"interventional_agreement"}
 
