@@ -1,20 +1,24 @@
 """What the leaderboards of a large run cost: time and memory of the stage aggregate on made-up scores.
 
 python benchmarks/aggregate.py                # a million scores of the default config's explainers and metrics
-python benchmarks/aggregate.py --images 20    # as many as the default run makes
+python benchmarks/aggregate.py --images 160   # four million
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
+import os
 import resource
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 
 from unmask import aggregate, files
 from unmask import config as configs
@@ -64,7 +68,8 @@ def main() -> None:
     """Write the scores, time the stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="config.yaml")
-    parser.add_argument("--images", type=int, default=217)
+    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         config = Config({**copy.deepcopy(configs.load(given.config).data), "results": folder})
@@ -74,12 +79,41 @@ def main() -> None:
             for group, entries in config.groups.items():
                 made = table(config, model, entries, given.images, rng)
                 files.write_table(Path(layout.scores(model)) / f"{group}.parquet", made)
-        start, wall = time.process_time(), time.perf_counter()
-        aggregate.run(config)
+        before, wall, memory = _cpu(), time.perf_counter(), Memory()
+        with memory:
+            aggregate.run(config, given.jobs)
         print(
-            f"{time.process_time() - start:.1f} CPU seconds, {time.perf_counter() - wall:.1f} wall seconds, "
-            f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB at most"
+            f"{time.perf_counter() - wall:.1f} wall seconds, {_cpu() - before:.1f} CPU seconds in {given.jobs} "
+            f"processes, {memory.peak / 2**30:.2f} GiB at most"
         )
+
+
+class Memory(threading.Thread):
+    """Watches what this process and those that it forked hold together; what they share counts once."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak, self._done = 0, threading.Event()
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join()
+
+    def run(self) -> None:
+        """Look twice a second."""
+        own = psutil.Process()
+        while not self._done.wait(0.5):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                every = [own, *own.children(recursive=True)]
+                self.peak = max(self.peak, sum(process.memory_full_info().pss for process in every))
+
+
+def _cpu() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ ones are parquet files too; `latex/` holds those that go into papers.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from unmask import digest, questions
 from unmask.config import Config
 from unmask.files import write_table, write_text
 from unmask.layout import Layout
+from unmask.parallel import each
 from unmask.statistics.hypotheses import HYPOTHESES
 from unmask.submissions import enter
 from unmask.tables import concepts, decisions, inside, latex
@@ -36,8 +37,11 @@ from unmask.tables.submitted import marked
 if TYPE_CHECKING:
     import pandas as pd
 
-    from unmask.statistics.pools import Explainer, Pool
-    from unmask.statistics.verdicts import Verdicts
+    from unmask.statistics.bootstrap import Draws
+    from unmask.statistics.cells import Cell
+    from unmask.statistics.pools import Explainer
+    from unmask.statistics.ranking import Clusters
+    from unmask.statistics.scopes import Metric
 
 
 def settings(config: Config) -> dict[str, Any]:
@@ -59,13 +63,16 @@ def settings(config: Config) -> dict[str, Any]:
     }
 
 
-def run(config: Config) -> None:
-    """Write every table; raises `UserError` where a model's scores are missing or do not fit the config."""
+def run(config: Config, jobs: int = 1) -> None:
+    """Write every table, in `jobs` processes.
+
+    Raises `UserError` where a model's scores are missing or do not fit the config.
+    """
     layout = Layout(config.results)
     own, accuracy, maps = read_scores(config, layout), read_accuracy(config, layout), read_maps(config, layout)
     scores, within = enter.enter(config, own), inside.read_inside(config, layout)
     apart = decisions.read(config, layout)
-    boards = leaderboards(config, scores, accuracy, maps)
+    boards = leaderboards(config, scores, accuracy, maps, jobs)
     measured = inside.tables(config, within, decisions.effects(apart))
     tables = {
         **boards,
@@ -78,12 +85,13 @@ def run(config: Config) -> None:
             within,
             boards["chance"],
             read_judged(config, layout),
+            jobs,
         ),
         **measured,
         **decisions.tables(apart),
         **concepts.tables(config, layout, within),
         "encoders": encoders(config, layout, accuracy, measured["inside"]),
-        "image_maps": image_maps(config, layout),
+        "image_maps": image_maps(config, layout, jobs),
         "explainers": describe(config, maps),
         "accuracy": accuracy,
         "failed": failures(scores),
@@ -109,8 +117,10 @@ def run(config: Config) -> None:
     )
 
 
-def leaderboards(config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame, maps: Maps) -> dict[str, pd.DataFrame]:
-    """The tables that hold intervals, by name.
+def leaderboards(
+    config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame, maps: Maps, jobs: int = 1
+) -> dict[str, pd.DataFrame]:
+    """The tables that hold intervals, by name, in `jobs` processes.
 
     An alias is one within a table's scope: methods that coincide on transformers differ on a ResNet, and where the two
     are pooled.
@@ -118,54 +128,75 @@ def leaderboards(config: Config, scores: pd.DataFrame, accuracy: pd.DataFrame, m
     import pandas as pd
 
     from unmask.statistics.cells import Table
-    from unmask.statistics.pools import Pool
     from unmask.statistics.redundancy import cluster
-    from unmask.statistics.scopes import Scopes
+    from unmask.statistics.scopes import ranks_by_model
 
     @cache
     def entries(domain: str | None = None, encoder: str | None = None) -> list[Explainer]:
         chosen = [one for one in maps if domain in (None, one[0].domain) and encoder in (None, one[0].encoder)]
         return explainers(config, aliases(chosen))
 
-    known, confidence = entries(), config["aggregate"]["confidence"]
+    known = entries()
     table = Table(scores, [e.name for e in known], config["seed"], config["aggregate"]["bootstrap"])
-    tests = {
-        keys: part.mean() for by in (["domain", "encoder"], ["domain"]) for keys, part in accuracy.groupby(by)["test"]
-    }
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in BOARDS}
-    scopes = Scopes(confidence, config.gates)
-
-    def place(name: str, keys: dict[str, str], metric: dict[str, Any], pool: Pool, test: float) -> Verdicts:
-        scope = "model" if "encoder" in keys else "domain" if keys else "all"
-        made = scopes.board((scope, keys.get("domain"), keys.get("encoder")), metric, pool, entries(**keys))
-        rows[name].extend({**keys, **metric, **row, "accuracy": test} for row in made.rows)
-        if metric["metric"] not in config.gates:
-            rows["chance"].append({"scope": scope, **keys, **metric, **made.scale.row()})
-        return made.verdicts
-
-    for metric, cells in table.metrics():
-        for cell in cells:
-            keys, test = {"domain": cell.domain, "encoder": cell.encoder}, tests[cell.domain, cell.encoder]
-            found = place("leaderboard", keys, metric, Pool([cell], table.draws), test)
-            if metric["metric"] in config.gates:
-                continue
-            rows["controls"].extend({**keys, **metric, **row} for row in control_rows(found))
-            low, high = config.ratio_range(cell.encoder) or (None, None)
-            ratio = {"mask_ratio": config.mask_ratio(cell.encoder), "ratio_low": low, "ratio_high": high}
-            ratio["accuracy"] = test
-            rows["mask_ratio"].extend({**keys, **ratio, **metric, **row} for row in ratio_rows(found))
-        for domain in dict.fromkeys(cell.domain for cell in cells):
-            pool = Pool([cell for cell in cells if cell.domain == domain], table.draws)
-            place("by_domain", {"domain": domain}, metric, pool, tests[(domain,)])
-        place("overall", {}, metric, Pool(cells, table.draws), accuracy["test"].mean())
-    models = [ranking for (scope, _, _), ranking in scopes.rankings.items() if scope == "model"]
-    clusters, rows["metric_clusters"] = cluster(models, known, config["aggregate"]["redundancy"])
-    for (scope, domain, encoder), ranking in scopes.rankings.items():
-        keys = {"scope": scope, "domain": domain, "encoder": encoder}
-        rows["ranking"].extend({**keys, **row} for row in ranking.rows(entries(domain, encoder), confidence, clusters))
+    metrics = list(table.metrics())
+    models = ranks_by_model(metrics, table.draws, entries, config.gates)
+    clusters, of_metrics = cluster(models, known, config["aggregate"]["redundancy"])
+    keys = dict.fromkeys((cell.domain, cell.encoder) for _, cells in metrics for cell in cells)
+    scopes = [
+        {},
+        *({"domain": domain} for domain in dict.fromkeys(domain for domain, _ in keys)),
+        *({"domain": domain, "encoder": encoder} for domain, encoder in keys),
+    ]
+    parts = each(
+        [partial(_scope, config, one, entries(**one), metrics, table.draws, accuracy, clusters) for one in scopes], jobs
+    )
+    rows = {name: [row for part in parts for row in part.get(name, ())] for name in BOARDS}
+    rows["metric_clusters"] = of_metrics
     made = {name: _ordered(pd.DataFrame(rows[name], columns=columns), config) for name, columns in BOARDS.items()}
     # Whole numbers with gaps stay whole.
     return {name: one.astype({"tie_group": "Int64"}) if "tie_group" in one else one for name, one in made.items()}
+
+
+def _scope(
+    config: Config,
+    keys: dict[str, str],
+    entries: list[Explainer],
+    metrics: list[tuple[Metric, list[Cell]]],
+    draws: dict[str, Draws],
+    accuracy: pd.DataFrame,
+    clusters: Clusters,
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a scope by table; `keys` are its domain and encoder, as far as it has them."""
+    from unmask.statistics.pools import Pool
+    from unmask.statistics.scopes import Scope
+
+    kind = "model" if "encoder" in keys else "domain" if keys else "all"
+    name = {"model": "leaderboard", "domain": "by_domain", "all": "overall"}[kind]
+    scope = Scope(entries, config["aggregate"]["confidence"], config.gates)
+    for key, value in keys.items():
+        accuracy = accuracy[accuracy[key] == value]
+    test = accuracy["test"].mean()
+    ratio = {}
+    if kind == "model":
+        low, high = config.ratio_range(keys["encoder"]) or (None, None)
+        ratio = {"mask_ratio": config.mask_ratio(keys["encoder"]), "ratio_low": low, "ratio_high": high}
+    rows: dict[str, list[dict[str, Any]]] = {one: [] for one in BOARDS}
+    for metric, cells in metrics:
+        own = [cell for cell in cells if all(getattr(cell, key) == value for key, value in keys.items())]
+        if not own:
+            continue
+        made = scope.board(metric, Pool(own, draws))
+        rows[name].extend({**keys, **metric, **row, "accuracy": test} for row in made.rows)
+        if metric["metric"] in config.gates:
+            continue
+        rows["chance"].append({"scope": kind, **keys, **metric, **made.scale.row()})
+        if kind == "model":
+            rows["controls"].extend({**keys, **metric, **row} for row in control_rows(made.verdicts))
+            beside = {**keys, **ratio, "accuracy": test, **metric}
+            rows["mask_ratio"].extend({**beside, **row} for row in ratio_rows(made.verdicts))
+    ranked = scope.ranking.rows(entries, scope.confidence, clusters)
+    rows["ranking"] = [{"scope": kind, **keys, **row} for row in ranked]
+    return rows
 
 
 def _ordered(table: pd.DataFrame, config: Config) -> pd.DataFrame:

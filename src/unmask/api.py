@@ -225,34 +225,33 @@ def _rows(scores: pd.DataFrame, chosen: list[str], settings: dict[str, Any]) -> 
     from unmask.statistics.cells import Table
     from unmask.statistics.pools import Pool
     from unmask.statistics.redundancy import cluster
-    from unmask.statistics.scopes import Scopes
+    from unmask.statistics.scopes import Scope, ranks_by_model
 
     explainers = _Explainers(scores, settings)
     table = Table(scores, explainers.names, settings["seed"], settings["bootstrap"])
+    metrics, gates = list(table.metrics()), settings["gates"]
     keep = [name for name in MODELS if name in chosen]
     ranks = "metric" not in chosen
     apart = ranks and "removal" in chosen
-    scopes = Scopes(settings["confidence"], settings["gates"])
-    # Metrics vote together or not by how they rank on single models.
-    models = scopes if len(keep) == 2 and not apart else Scopes(settings["confidence"], settings["gates"])
+    scopes: dict[tuple, Scope] = {}
     boards: dict[tuple, list[dict[str, Any]]] = {}
-    for metric, cells in table.metrics():
+    for metric, cells in metrics:
         parts: dict[tuple, list] = {}
         for cell in cells:
             parts.setdefault(tuple((name, getattr(cell, name)) for name in keep), []).append(cell)
-            if ranks and models is not scopes:
-                at = explainers.of(cell.domain, cell.encoder)
-                models.board((cell.domain, cell.encoder), metric, Pool([cell], table.draws), at)
         for keys, part in parts.items():
-            scope = (*keys, *([("removal", metric["removal"])] if apart else []))
-            made = scopes.board(scope, metric, Pool(part, table.draws), explainers.of(**dict(keys)))
-            boards.setdefault(scope, []).extend({**dict(scope), **metric, **row} for row in made.rows)
+            key = (*keys, *([("removal", metric["removal"])] if apart else []))
+            if key not in scopes:
+                scopes[key] = Scope(explainers.of(**dict(keys)), settings["confidence"], gates)
+            made = scopes[key].board(metric, Pool(part, table.draws))
+            boards.setdefault(key, []).extend({**dict(key), **metric, **row} for row in made.rows)
     if not ranks:
         return [row for rows in boards.values() for row in rows]
-    clusters, _ = cluster(list(models.rankings.values()), explainers.of(), settings["redundancy"])
+    # Metrics vote together or not by how they rank on single models.
+    models = ranks_by_model(metrics, table.draws, explainers.of, gates)
+    clusters, _ = cluster(models, explainers.of(), settings["redundancy"])
     found = []
-    for scope, ranking in scopes.rankings.items():
-        keys = {name: value for name, value in scope if name in MODELS}
-        rows = ranking.rows(explainers.of(**keys), settings["confidence"], clusters)
-        found += [{**dict(scope), **row} for row in rows if (row["category"] != "all") == ("category" in chosen)]
+    for key, scope in scopes.items():
+        rows = scope.ranking.rows(scope.explainers, settings["confidence"], clusters)
+        found += [{**dict(key), **row} for row in rows if (row["category"] != "all") == ("category" in chosen)]
     return found

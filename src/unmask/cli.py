@@ -72,6 +72,8 @@ def _inside_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--finetune-seed", type=int, default=0)
     alone = parser.add_argument_group("a checkpoint alone, without a config")
     alone.add_argument("--model", help="a model.safetensors or encoder.safetensors with its JSON side-car")
+    alone.add_argument("--architecture", metavar="NAME", help="of timm, for weights of --model that have no side-car")
+    alone.add_argument("--size", type=int, metavar="PIXELS", help="of its images (default: the architecture's own)")
     alone.add_argument("--images", metavar="FOLDER", help="images, or a folder per class (default: its test split)")
     alone.add_argument("--what", nargs="+", metavar="NAME", help="such as attention,cka (default: all there is)")
     alone.add_argument(
@@ -133,7 +135,8 @@ def parser() -> argparse.ArgumentParser:
     _inside_arguments(
         command("inside", "stage 5, beside the scores: what is inside a model, or any checkpoint", config=False)
     )
-    command("aggregate", "stage 6: leaderboards with intervals from all scores")
+    aggregate = command("aggregate", "stage 6: leaderboards with intervals from all scores")
+    aggregate.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that work on it (default: 1)")
     report = command("report", "stage 7: figures and the page")
     report.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that draw figures (default: 1)")
     command("manifest", "write results/manifest.json: config, hashes, code, environment, seeds and times of a run")

@@ -12,6 +12,8 @@ take no part, and neither do variants of metrics.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from unmask.config import Config
@@ -138,14 +140,16 @@ def tables(
     inside: Inside | None = None,
     chance: pd.DataFrame | None = None,
     judged: pd.DataFrame | None = None,
+    jobs: int = 1,
 ) -> dict[str, pd.DataFrame]:
     """Every table by name; `aliases` maps an entry to the one whose maps it has, `inside` is for the hypotheses.
 
     `chance` (the leaderboards' table) and `judged` (what stage 5 judges metrics by) are for `metric_quality`, which is
-    empty without them.
+    empty without them. The questions are asked in `jobs` processes.
     """
     import pandas as pd
 
+    from unmask.parallel import each
     from unmask.statistics.agreement import agreement_rows
     from unmask.statistics.critical import critical_rows
     from unmask.statistics.hypotheses import hypothesis_rows
@@ -159,16 +163,19 @@ def tables(
     # What was submitted is ranked and compared, but the benchmark's questions are asked of what was computed here.
     submitted = scores["explainer"].isin(list(config.submitted))
     computed = study(config, scores[~submitted], aliases) if submitted.any() else made
-    rows: dict[str, list[dict[str, Any]]] = {
-        "friedman": friedman_rows(made),
-        "pairwise": pairwise_rows(made),
-        "critical_difference": critical_rows(made),
-        "agreement": agreement_rows(computed),
-        "stability": stability_rows(computed),
-        "ratio_effects": ratio_rows(computed, accuracy),
-        "hypotheses": hypothesis_rows(computed, accuracy, inside),
-        "metric_quality": [] if chance is None or judged is None else quality_rows(computed, chance, judged),
+    asked: dict[str, Callable[[], list[dict[str, Any]]]] = {  # the longest first
+        "stability": partial(stability_rows, computed),
+        "agreement": partial(agreement_rows, computed),
+        "ratio_effects": partial(ratio_rows, computed, accuracy),
+        "pairwise": partial(pairwise_rows, made),
+        "friedman": partial(friedman_rows, made),
+        "critical_difference": partial(critical_rows, made),
+        "hypotheses": partial(hypothesis_rows, computed, accuracy, inside),
     }
+    if chance is not None and judged is not None:
+        asked["metric_quality"] = partial(quality_rows, computed, chance, judged)
+    rows = dict(zip(asked, each(list(asked.values()), jobs), strict=True))
     return {
-        name: pd.DataFrame(rows[name], columns=columns).astype(WHOLE.get(name, {})) for name, columns in COLUMNS.items()
+        name: pd.DataFrame(rows.get(name, []), columns=columns).astype(WHOLE.get(name, {}))
+        for name, columns in COLUMNS.items()
     }

@@ -1,14 +1,19 @@
 """`unmask inside`, with a config and with a checkpoint alone."""
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
 import pytest
+import timm
+import torch
 from PIL import Image
+from timm.layers import resample_abs_pos_embed
 
 from unmask.cli import main
 from unmask.config import ModelId
+from unmask.domains._reading import Reader
 from unmask.files import read_json, read_table, write_json
 from unmask.layout import Layout
 
@@ -102,6 +107,52 @@ def test_a_pretrained_encoder_is_measured_too(config, pictures, capsys):
     said = capsys.readouterr().out
     assert "mask_token_distance" in said
     assert "missingness skipped: an encoder makes no decisions" in said
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_weights_of_another_code_are_measured_by_their_architecture(pictures, tmp_path, capsys, head):
+    torch.manual_seed(0)
+    vit = timm.create_model("test_vit", num_classes=3)
+    state = {f"module.{name}": weights for name, weights in vit.state_dict().items() if head or "head" not in name}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "theirs.pth")
+    asked = ["--what", "attention,cka,missingness", "--output", str(tmp_path)]
+    given = ["--model", str(tmp_path / "theirs.pth"), "--architecture", "test_vit", "--size", "64"]
+    assert main(["inside", *given, "--images", str(pictures), *asked]) == 0
+    assert ("missingness skipped: an encoder makes no decisions" in capsys.readouterr().out) == (not head)
+    layers = pd.read_csv(tmp_path / "layers.csv").query("quantity == 'attention_entropy' and layer == 1")
+    reader = Reader(64)
+    for path in sorted(pictures.glob("*/*.png")):
+        reader.add(path)
+    images = torch.from_numpy(reader.images())
+    mean, std = (torch.tensor(vit.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    own = timm.create_model("test_vit", num_classes=3, img_size=64).eval()
+    own.load_state_dict({**vit.state_dict(), "pos_embed": resample_abs_pos_embed(vit.pos_embed.detach(), [4, 4])})
+    with torch.inference_mode():
+        tokens = own._pos_embed(own.patch_embed((images.permute(0, 3, 1, 2) / 255 - mean) / std))
+        block = own.blocks[0]
+        query, key, _ = block.attn.qkv(block.norm1(tokens)).unflatten(-1, (3, block.attn.num_heads, -1)).unbind(2)
+        rows = torch.softmax(query.transpose(1, 2) @ key.permute(0, 2, 3, 1) * block.attn.scale, -1)[:, :, 1:, 1:]
+        rows = rows / rows.sum(-1, keepdim=True)
+        entropy = -(rows * rows.log()).sum(-1).mean((0, 2)) / math.log(rows.shape[-1])
+    measured = layers[layers["head"].notna()].sort_values("head")["value"].to_numpy()
+    assert measured == pytest.approx(entropy.numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ([], "has no side-car theirs.json beside it; for weights of another code give --architecture"),
+        (["--size", "64"], "--size: a side-car says it"),
+        (["--architecture", "test_vitt"], "--architecture: 'test_vitt' is no model of timm"),
+        (["--architecture", "resnet18"], "theirs.pth does not fit the architecture: it lacks layer1.0.conv1.weight"),
+    ],
+)
+def test_weights_that_cannot_be_read_are_one_sentence(pictures, tmp_path, capsys, given, sentence):
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "theirs.pth")
+    assert main(["inside", "--model", str(tmp_path / "theirs.pth"), "--images", str(pictures), *given]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

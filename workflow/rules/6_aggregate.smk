@@ -61,11 +61,12 @@ rule aggregate:
         f"{RESULTS}/logs/6_leaderboards.log",
     benchmark:
         f"{RESULTS}/benchmarks/6_leaderboards.tsv"
+    threads: 4
     params:
         config=f"{RESULTS}/config.json",
         settings=dag.settings(CONFIG, "aggregate"),
     shell:
-        "unmask aggregate --config {params.config:q} > {log:q} 2>&1"
+        "unmask aggregate --config {params.config:q} --jobs {threads} > {log:q} 2>&1"
 
 
 rule leaderboards:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +38,7 @@ from unmask.figures import (
 from unmask.figures.source import Picture, Source
 from unmask.files import read_table
 from unmask.layout import Layout
+from unmask.parallel import each
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,6 @@ KINDS = (
     units,
     galleries,
 )
-_shared: tuple[Sequence[Picture], Layout]  # what the processes draw
 
 
 def source(config: Config) -> Source:
@@ -97,18 +96,11 @@ def pictures(source: Source) -> list[Picture]:
 
 def draw(chosen: Sequence[Picture], layout: Layout, jobs: int = 1) -> dict[str, Path]:
     """Draw figures as PDF and PNG below the report's folder, in `jobs` processes; returns the PNGs by name."""
-    global _shared
-    _shared = (chosen, layout)
     with style.styled():
-        if jobs == 1 or "fork" not in multiprocessing.get_all_start_methods():
-            paths = [_draw(place) for place in range(len(chosen))]
-        else:
-            # Forked processes have the tables and pictures already; a figure is drawn the same wherever it is.
-            with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
-                paths = list(pool.map(_draw, range(len(chosen))))
+        # A figure is drawn the same wherever it is.
+        paths = each([partial(_draw, one, layout) for one in chosen], jobs)
     return {one.name: path for one, path in zip(chosen, paths, strict=True)}
 
 
-def _draw(place: int) -> Path:
-    chosen, layout = _shared
-    return style.save(chosen[place].draw(), layout.report / "figures" / chosen[place].name)[1]
+def _draw(one: Picture, layout: Layout) -> Path:
+    return style.save(one.draw(), layout.report / "figures" / one.name)[1]

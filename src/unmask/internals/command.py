@@ -39,6 +39,8 @@ def run(
     pretrain_seed: int = 0,
     finetune_seed: int = 0,
     model: str | None = None,
+    architecture: str | None = None,
+    size: int | None = None,
     images: str | None = None,
     what: Sequence[str] | None = None,
     concepts: Sequence[str] | None = None,
@@ -50,9 +52,10 @@ def run(
     if model is None:
         if domain is None or encoder is None:
             raise UserError("--domain, --encoder: name a model of the config, or give a checkpoint with --model")
-        if images or what or concepts or output:
+        if images or what or concepts or output or architecture or size:
             raise UserError(
-                "--images, --what, --concepts, --output: these go with --model; in the config it is the section inside"
+                "--architecture, --size, --images, --what, --concepts, --output: these go with --model; in the config "
+                "it is the section inside"
             )
         from unmask import inside
 
@@ -62,11 +65,15 @@ def run(
         return
     if domain or encoder:
         raise UserError("--model: it stands alone; leave --domain and --encoder out")
-    checkpoint(Path(model), images, _families(what), _folders(concepts), most, output, device)
+    if size and not architecture:
+        raise UserError("--size: a side-car says it; give it with --architecture, or leave it out")
+    given = (architecture, size) if architecture else None
+    checkpoint(Path(model), given, images, _families(what), _folders(concepts), most, output, device)
 
 
 def checkpoint(
     path: Path,
+    architecture: tuple[str, int | None] | None,
     images: str | None,
     families: list[str],
     folders: dict[str, str],
@@ -84,8 +91,8 @@ def checkpoint(
     from unmask.internals.rendered import rendered
 
     where = resolve(device)
-    results = _results(path)
-    network, classes, size = _network(path, results, where)
+    results = None if architecture else _results(path)
+    network, classes, size = _foreign(path, *architecture, where) if architecture else _network(path, results, where)
     found = _images(results, images, classes, size, most, where)
     own = [read_folder(name, folder, size, f"--concepts {name}") for name, folder in folders.items()]
     if results and images is None and "concepts" in families:
@@ -191,15 +198,33 @@ def _results(path: Path) -> tuple[Layout, ModelId] | None:
     """The results folder that a fine-tuned model lies in, and which model of it that is; None for any other file."""
     if not path.is_file():
         raise UserError(f"--model: '{path}' does not exist; give a model.safetensors or an encoder.safetensors")
+    if not path.with_suffix(".json").is_file():
+        raise UserError(
+            f"--model: '{path}' has no side-car {path.with_suffix('.json').name} beside it; for weights of another "
+            "code give --architecture"
+        )
     sidecar = read_json(path.with_suffix(".json"))
     if not isinstance(sidecar, dict) or not isinstance(sidecar.get("architecture"), dict):
-        raise UserError(f"--model: {path.with_suffix('.json')} does not describe a model: it lacks an 'architecture'")
+        raise UserError(
+            f"--model: {path.with_suffix('.json')} does not describe a model: it lacks an 'architecture'; for weights "
+            "of another code give --architecture"
+        )
     try:
         who = ModelId(*(sidecar[key] for key in ("domain", "encoder", "pretrain_seed", "finetune_seed")))
     except KeyError:
         return None
     layouts = (layout for layout in map(Layout, path.resolve().parents) if layout.model(who) == path.resolve().parent)
     return next(((layout, who) for layout in layouts), None)
+
+
+def _foreign(
+    path: Path, architecture: str, size: int | None, device: torch.device
+) -> tuple[Classifier | ConvClassifier, list[str] | None, int]:
+    """As `_network`, of weights that another code saved."""
+    from unmask.models import imported
+
+    network, count, size = imported.alone(path, architecture, size)
+    return network.to(device), [str(number) for number in range(count)] if count else None, size
 
 
 def _network(

@@ -81,6 +81,41 @@ def _plain(name: str, vit: VisionTransformer, patch: int) -> None:
         )
 
 
+def alone(path: str | Path, name: str, size: int | None = None) -> tuple[Classifier | ConvClassifier, int, int]:
+    """A network with a file's weights as they are, in evaluation mode; how many classes it decides between; its size.
+
+    Images have `size` pixels a side, or as many as the architecture's own. A file without head or last norm gives an
+    encoder, which decides between 0 classes. Raises `UserError`.
+    """
+    state = read(path)
+    try:
+        own, patch = _sizes(name)
+        size = size or own
+        encoder = network(name=name, size=size, patch=patch, classes=0)
+        inside, _ = _within(state, ANCHORS[type(encoder.backbone)], path)
+        head = next((inside[key] for key in ("head.weight", "fc.weight") if key in inside), None)
+        model = encoder if head is None else network(name=name, size=size, patch=patch, classes=len(head))
+    except ValueError as error:
+        raise UserError(f"--architecture: {error}") from None
+    decides = head is not None and all(key in inside for key in model.backbone.state_dict() if key.startswith(OWN))
+    model = model if decides else encoder
+    fit(state, model, path)
+    return model.eval().requires_grad_(False), len(head) if decides else 0, size
+
+
+def _sizes(name: str) -> tuple[int, int]:
+    """Pixels a side of the images that an architecture is made for, and of its patches; a ResNet's are its stride."""
+    import timm
+
+    if not timm.is_model(name):
+        network(name=name, size=32, patch=32, classes=0)  # says so
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False, num_classes=0)
+    embed = getattr(model, "patch_embed", None)
+    patch = embed.patch_size[0] if embed is not None else model.feature_info[-1]["reduction"]
+    return model.pretrained_cfg["input_size"][-1], patch
+
+
 def read(path: str | Path) -> dict[str, torch.Tensor]:
     """The tensors in a file; raises `UserError` where it is missing, cut short, or holds more than tensors."""
     path = Path(path)

@@ -12,7 +12,7 @@ few images plain percentiles are too narrow, since they lack both the factor n /
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,15 +42,21 @@ def counts(generator: np.random.Generator, units: int, resamples: int) -> np.nda
 class Part:
     """Sums of scores over the images of a domain: `total`, `n` [E] as observed, `totals` [B, E] per resample.
 
-    `images` [E] says how many images hold a score, `weights` [B, U] and `held` [U, E] how many scores a resample holds.
+    `images` [E] says how many images hold a score, `weights` [B, U], `filled` and `held` [U, E] what a resample's
+    scores add up to and how many it holds.
     """
 
     total: np.ndarray
     n: np.ndarray
-    totals: np.ndarray
     images: np.ndarray
     weights: np.ndarray
+    filled: np.ndarray
     held: np.ndarray
+
+    @cached_property
+    def totals(self) -> np.ndarray:
+        """The sums of the resamples, [B, E]."""
+        return self.weights @ self.filled
 
     @property
     def means(self) -> np.ndarray:
@@ -134,8 +140,7 @@ def sums(draws: Draws, values: np.ndarray) -> Sums:
     seen = np.zeros((draws.signs.shape[1], values.shape[2]))
     np.add.at(seen, draws.image, held)
     n = held.sum(0).astype(np.int64)
-    part = Part(filled.sum(0), n, draws.weights @ filled, (seen > 0).sum(0), draws.weights, held)
-    return Sums((part,))
+    return Sums((Part(filled.sum(0), n, (seen > 0).sum(0), draws.weights, filled, held),))
 
 
 def tails(confidence: float, images: np.ndarray, domains: np.ndarray | int = 1) -> np.ndarray:
@@ -161,20 +166,33 @@ def interval(
     """The expanded percentile interval of [B, E] along the resamples: (low [E], high [E]); NaN where all are.
 
     `images` and `domains`, [E] or one for all: over how many images in how many domains the statistic was taken.
-    `method` is numpy's for quantiles; `inverted_cdf` gives values that occur, for ranks.
+    `method` is `linear` or `inverted_cdf`, as numpy names them; the latter gives values that occur, for ranks.
     """
     import numpy as np
 
-    columns = np.ascontiguousarray(resampled.T)
-    bounds = np.full((2, len(columns)), np.nan)
-    tail = np.broadcast_to(tails(confidence, images, domains), len(columns))
-    finite = np.isfinite(columns)
-    whole, some = finite.all(1), finite.any(1)
-    for one in np.unique(tail[np.isfinite(tail)]):
-        ends = [one, 1 - one]
-        same = whole & (tail == one)
-        if same.any():
-            bounds[:, same] = np.quantile(columns[same], ends, axis=1, method=method)
-        for row in np.flatnonzero(some & ~whole & (tail == one)):
-            bounds[:, row] = np.nanquantile(columns[row], ends, method=method)
-    return bounds[0], bounds[1]
+    columns = np.sort(np.ascontiguousarray(resampled.T), axis=1)  # NaN come last
+    n = columns.shape[1] - np.isnan(columns).sum(1)
+    over = (np.broadcast_to(one, n.shape).tolist() for one in (images, domains))
+    tail = np.array([_tail(confidence, *one) for one in zip(*over, strict=True)])
+    held = (n > 0) & np.isfinite(tail)
+    low, high = (_quantile(columns, np.where(held, share, 0.5), np.maximum(n, 1), method) for share in (tail, 1 - tail))
+    return np.where(held, low, np.nan), np.where(held, high, np.nan)
+
+
+def _quantile(ordered: np.ndarray, share: np.ndarray, n: np.ndarray, method: str) -> np.ndarray:
+    """The quantiles [E] at the shares [E] of the first `n` [E] values of ordered rows [E, B], as numpy's methods."""
+    import numpy as np
+
+    rows = np.arange(len(ordered))
+    if method == "inverted_cdf":
+        return ordered[rows, np.maximum(np.ceil(n * share).astype(np.int64) - 1, 0)]
+    place = share * (n - 1)
+    below = np.floor(place).astype(np.int64)
+    first, second, part = ordered[rows, below], ordered[rows, np.minimum(below + 1, n - 1)], place - below
+    step = second - first
+    return np.where(part < 0.5, first + step * part, second - step * (1 - part))
+
+
+@lru_cache(maxsize=4096)
+def _tail(confidence: float, images: float, domains: float) -> float:
+    return float(tails(confidence, images, domains))

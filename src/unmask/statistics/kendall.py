@@ -17,14 +17,15 @@ def signs(values: np.ndarray) -> np.ndarray:
     """
     import numpy as np
 
-    first, second = np.triu_indices(values.shape[-1], 1)
+    count, at = values.shape[-1], 0
     least = 1e-12 * np.abs(values[np.isfinite(values)]).max(initial=0.0)
     columns = np.ascontiguousarray(np.moveaxis(values, -1, 0))
     raised = columns + least
-    found = np.empty((len(first), *values.shape[:-1]), np.int8)
-    for i, (a, b) in enumerate(zip(first, second, strict=True)):
-        found[i] = columns[a] > raised[b]
-        found[i] -= columns[b] > raised[a]
+    found = np.empty((count * (count - 1) // 2, *values.shape[:-1]), np.int8)
+    for one in range(count - 1):  # against all after it, as np.triu_indices has the pairs
+        ahead, behind = columns[one] > raised[one + 1 :], columns[one + 1 :] > raised[one]
+        np.subtract(ahead.view(np.int8), behind.view(np.int8), out=found[at : at + len(ahead)])
+        at += len(ahead)
     return np.moveaxis(found, 0, -1)
 
 
@@ -32,8 +33,11 @@ def tau_b(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Tau-b [..] of two rankings' signs [.., P] (Kendall 1945); NaN where either is all ties."""
     import numpy as np
 
-    agreed = (first * second).sum(-1, dtype=np.int32)
-    decided = np.count_nonzero(first, -1).astype(np.float64) * np.count_nonzero(second, -1)
+    def products(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return np.einsum("...p,...p->...", one, other, dtype=np.int32)
+
+    agreed = products(first, second)
+    decided = products(first, first).astype(np.float64) * products(second, second)
     return np.divide(agreed, np.sqrt(decided), out=np.full(agreed.shape, np.nan), where=decided > 0)
 
 

@@ -48,11 +48,12 @@ class Matched:
 
     def ranks(self, direction: str) -> Values:
         """1 + how many others are better, equals counting half; those without any score are last, all alike."""
-        scores = self.pool.scores
-        return (
-            self._ranks(scores.mean.shape, [one.mean for one in self.sums], direction),
-            self._ranks(scores.means.shape, [one.means for one in self.sums], direction),
-        )
+        means = [one.means for one in self.sums]
+        return self.observed(direction), self._ranks(self.pool.scores.means.shape, means, direction)
+
+    def observed(self, direction: str) -> np.ndarray:
+        """The ranks [E] as observed."""
+        return self._ranks(self.pool.scores.mean.shape, [one.mean for one in self.sums], direction)
 
     def _ranks(self, shape: tuple[int, ...], means: list[np.ndarray], direction: str) -> np.ndarray:
         """Ranks [.., E] by the means [.., E] in the rows of each class."""

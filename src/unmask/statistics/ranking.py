@@ -47,15 +47,6 @@ class Ranking:
             for row in _rows(votes, explainers, confidence, clusters)
         ]
 
-    def metric_ranks(self) -> dict[tuple[str, str], np.ndarray]:
-        """The ranks [E] under each metric, removals averaged; NaN for an explainer that one of them did not score."""
-        import numpy as np
-
-        gathered: dict[tuple[str, str], list[np.ndarray]] = {}
-        for vote in self.votes:
-            gathered.setdefault((vote.category, vote.metric), []).append(np.where(vote.scored, vote.rank[0], np.nan))
-        return {key: np.mean(ranks, axis=0) for key, ranks in gathered.items()}
-
 
 def _rows(
     votes: list[Vote], explainers: list[Explainer], confidence: float, clusters: Clusters

@@ -15,21 +15,40 @@ def rank(values: np.ndarray, direction: str) -> np.ndarray:
     magnitude are ties: equal explainers must not be told apart by the rounding of a matrix product.
     """
     import numpy as np
-    from scipy.stats import rankdata
 
     if direction not in ("higher", "lower"):
         raise ValueError(f"direction is '{direction}', not 'higher' or 'lower'")
     (told,) = told_apart(values)
-    cost = told * (-1 if direction == "higher" else 1)
-    return rankdata(np.where(np.isfinite(cost), cost, np.inf), axis=-1)
+    cost = np.negative(told, out=told) if direction == "higher" else told
+    cost[~np.isfinite(cost)] = np.inf
+    order = cost.argsort(-1)
+    ordered = np.take_along_axis(cost, order, -1)
+    places = np.broadcast_to(np.arange(1.0, cost.shape[-1] + 1), cost.shape)
+    new = ordered[..., 1:] != ordered[..., :-1]
+    if not new.all():  # the average of the first and the last place of equals
+        edge = np.ones((*cost.shape[:-1], 1), bool)
+        first = np.maximum.accumulate(np.where(np.concatenate([edge, new], -1), places, 0), -1)
+        last = np.where(np.concatenate([new, edge], -1), places, np.inf)
+        places = (first + np.minimum.accumulate(last[..., ::-1], -1)[..., ::-1]) / 2
+    ranks = np.empty(cost.shape)
+    np.put_along_axis(ranks, order, places, -1)
+    return ranks
 
 
 def told_apart(*values: np.ndarray) -> list[np.ndarray]:
     """Arrays in units of their largest magnitude, rounded so that what is no more than rounding apart is equal."""
     import numpy as np
 
-    scale = max(np.abs(one[np.isfinite(one)]).max(initial=0.0) for one in values) or 1.0
+    scale = max(largest(one) for one in values) or 1.0
     return [np.round(one / scale, 12) for one in values]
+
+
+def largest(values: np.ndarray) -> float:
+    """The largest magnitude among the values that are finite; 0 without any."""
+    import numpy as np
+
+    found = float(np.abs(values).max(initial=0.0))
+    return found if np.isfinite(found) else float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
 
 
 def share_behind(first: np.ndarray, second: np.ndarray, direction: str) -> np.ndarray:

@@ -6,13 +6,12 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from unmask.statistics.pools import Explainer
-    from unmask.statistics.ranking import Clusters, Ranking
+    from unmask.statistics.ranking import Clusters
+    from unmask.statistics.scopes import MetricRanks
 
 
-def agreement(models: list[dict[tuple[str, str], np.ndarray]], one: tuple[str, str], two: tuple[str, str]) -> float:
+def agreement(models: list[MetricRanks], one: tuple[str, str], two: tuple[str, str]) -> float:
     """Kendall's tau-b of the explainers' ranks under two metrics, the mean over the models; 0 where there is none.
 
     `models` holds each model's ranks [E] by metric, NaN = not ranked; fewer than three shared explainers say nothing.
@@ -31,19 +30,19 @@ def agreement(models: list[dict[tuple[str, str], np.ndarray]], one: tuple[str, s
 
 
 def cluster(
-    rankings: list[Ranking], explainers: list[Explainer], threshold: float
+    models: list[MetricRanks], explainers: list[Explainer], threshold: float
 ) -> tuple[Clusters, list[dict[str, object]]]:
     """The clusters of the metrics, and a row per metric: its cluster, closest other metric and share of the vote.
 
-    `rankings` are those of single models. Average linkage on 1 - tau within a category, cut at 1 - `threshold`;
-    controls take no part, since they agree under most metrics by what they are.
+    `models` are those of `unmask.statistics.scopes.ranks_by_model`. Average linkage on 1 - tau within a category, cut
+    at 1 - `threshold`; controls take no part, since they agree under most metrics by what they are.
     """
     import numpy as np
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
     candidates = ~np.array([e.is_control for e in explainers])
-    models = [{key: ranks[candidates] for key, ranks in one.metric_ranks().items()} for one in rankings]
+    models = [{key: ranks[candidates] for key, ranks in one.items()} for one in models]
     categories: dict[str, dict[tuple[str, str], None]] = {}
     for key in (key for ranks in models for key in ranks):
         categories.setdefault(key[0], {})[key] = None
