@@ -35,6 +35,8 @@ from unmask.tables.read import Maps, read_accuracy, read_maps, read_scores
 from unmask.tables.submitted import marked
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from unmask.statistics.bootstrap import Draws
@@ -96,24 +98,26 @@ def run(config: Config, jobs: int = 1) -> None:
         "accuracy": accuracy,
         "failed": failures(scores),
     }
-    tables = {name: _rounded(marked(table, config.submitted)) for name, table in tables.items()}
-    curves = _rounded(mean_curves(config, read_curves(config, layout)))
+    tables = {name: marked(table, config.submitted) for name, table in tables.items()}
+    curves = mean_curves(config, read_curves(config, layout))
     # Every model's would be a text file of many megabytes.
     tables["curves"] = curves[curves["encoder"].isna()]
-    for name, table in tables.items():
-        write_table(layout.leaderboards / f"{name}.csv", table)
-    for name in LARGE:
-        write_table(layout.leaderboards / f"{name}.parquet", tables[name])
-    for name, text in latex.documents(tables, config["aggregate"]["confidence"]).items():
-        write_text(layout.leaderboards / "latex" / f"{name}.tex", text)
-    write_table(layout.leaderboards / "curves.parquet", curves)
-    write_table(layout.leaderboards / "cost.parquet", costs(maps, own))
-    scores = marked(scores, config.submitted)
-    scores.attrs[KEY] = about(config, maps)
-    write_table(layout.leaderboards / "scores.parquet", scores)
+    whole = marked(scores, config.submitted)
+    whole.attrs[KEY] = about(config, maps)
+    folder = layout.leaderboards
+    writing = [
+        partial(write_table, folder / "scores.parquet", whole),
+        partial(_write, [folder / "curves.parquet"], curves),
+        partial(_typeset, folder / "latex", tables, config["aggregate"]["confidence"]),
+        lambda: write_table(folder / "cost.parquet", costs(maps, own)),
+    ]
+    for name, table in sorted(tables.items(), key=lambda item: -item[1].size):
+        suffixes = (".csv", ".parquet") if name in LARGE else (".csv",)
+        writing.append(partial(_write, [folder / f"{name}{suffix}" for suffix in suffixes], table))
+    each(writing, jobs)
     print(
         f"{len(scores)} scores, {int((scores['status'] != 'ok').sum())} of them failed or skipped "
-        f"-> {layout.leaderboards / 'leaderboard.csv'}"
+        f"-> {folder / 'leaderboard.csv'}"
     )
 
 
@@ -214,6 +218,18 @@ def _ordered(table: pd.DataFrame, config: Config) -> pd.DataFrame:
     places = {name: {value: i for i, value in enumerate(orders[name])} for name in keys}
     coded = pd.DataFrame({name: [places[name].get(value, len(places[name])) for value in table[name]] for name in keys})
     return table.loc[coded.sort_values(keys, kind="stable").index].reset_index(drop=True)
+
+
+def _write(paths: list[Path], table: pd.DataFrame) -> None:
+    table = _rounded(table)
+    for path in paths:
+        write_table(path, table)
+
+
+def _typeset(folder: Path, tables: dict[str, pd.DataFrame], confidence: float) -> None:
+    shown = {name: _rounded(tables[name]) for name in latex.NEEDS}
+    for name, text in latex.documents(shown, confidence).items():
+        write_text(folder / f"{name}.tex", text)
 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:

@@ -125,7 +125,7 @@ def test_reruns_are_byte_identical_and_the_seed_matters(run, tmp_path):
     folder = Layout(run.results).leaderboards
     before = {path.name: path.read_bytes() for path in folder.glob("*.csv")}
     papers = {path.name: path.read_bytes() for path in (folder / "latex").iterdir()}
-    aggregate.run(run)
+    aggregate.run(run, jobs=3)
     assert {path.name: path.read_bytes() for path in folder.glob("*.csv")} == before
     assert {path.name: path.read_bytes() for path in (folder / "latex").iterdir()} == papers
     assert set(papers) == {f"{name}.tex" for name in ("by_domain", "overall", "ranking")}

@@ -1,5 +1,7 @@
 """The rules of the ranking across metrics on small cases, and which metrics vote together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -9,6 +11,7 @@ from unmask.statistics.boards import board
 from unmask.statistics.pools import Pool
 from unmask.statistics.ranking import Ranking, shares, weighted_median
 from unmask.statistics.redundancy import agreement, cluster
+from unmask.statistics.scopes import ranks_by_model
 from unmask.statistics.votes import Counts, vote
 
 
@@ -25,6 +28,12 @@ def ranking(*votes):
 def apart(*votes):
     """No two metrics in a cluster."""
     return {(one.category, one.metric): i for i, one in enumerate(votes)}
+
+
+def ranked(category, metric, values, direction="higher"):
+    """A metric's cells of two models with the same scores."""
+    keys = {"metric": metric, "removal": None, "variant": None, "category": category, "direction": direction}
+    return keys, [replace(cell(flat(*values)), encoder=encoder) for encoder in ("one", "two")]
 
 
 def flat(*values):
@@ -162,14 +171,17 @@ def test_agreement_is_the_mean_of_kendalls_tau_over_the_models():
 def test_metrics_that_rank_alike_are_one_cluster_within_their_category():
     known = entries("a", "b", "c", "d", "e", "random_x")
     order, other = np.arange(6.0), np.array([1.0, 0, 3, 2, 5, 9])
-    votes = [
-        ballot("one", "m", flat(*order), known),
-        ballot("one", "twin", flat(*order * 10), known),
-        ballot("one", "mirror", flat(*-order), known, "lower"),
-        ballot("one", "other", flat(*other), known),
-        ballot("two", "m2", flat(*order), known),
+    metrics = [
+        ranked("one", "m", order),
+        ranked("one", "twin", order * 10),
+        ranked("one", "mirror", -order, "lower"),
+        ranked("one", "other", other),
+        ranked("two", "m2", order),
+        ranked("two", "gate", other),
     ]
-    clusters, rows = cluster([ranking(*votes), ranking(*votes)], known, 0.9)
+    models = ranks_by_model(metrics, {"d": draws(6, 10)}, lambda domain, encoder: known, ["gate"])
+    assert len(models) == 2
+    clusters, rows = cluster(models, known, 0.9)
     assert clusters == {
         ("one", "m"): 1,
         ("one", "twin"): 1,
@@ -182,5 +194,18 @@ def test_metrics_that_rank_alike_are_one_cluster_within_their_category():
     assert rows[0]["tau"] == pytest.approx(1)
     assert rows[3]["tau"] == pytest.approx(scipy.stats.kendalltau(order[:5], other[:5]).statistic)
     assert rows[4]["closest"] is None
-    assert set(cluster([ranking(*votes)], known, 1)[0].values()) == {1, 2}, "perfect agreement is agreement at 1, too"
-    assert set(cluster([ranking(*votes)], known, 0.1)[0].values()) == {1}
+    assert set(cluster(models, known, 1)[0].values()) == {1, 2}, "perfect agreement is agreement at 1, too"
+    assert set(cluster(models, known, 0.1)[0].values()) == {1}
+
+
+def test_ranks_of_a_model_are_averaged_over_removals_and_leave_out_aliases_and_variants():
+    known = [*entries("a", "b", "c"), replace(entries("d")[0], alias_of="a")]
+    values = [np.array([1.0, 2, 3, 1]), np.array([3.0, 2, 1, 3]), np.array([9.0, 1, 5, 9]), np.array([0.0, 1, 2, 0])]
+    mean, zero, variant, lost = (ranked("c", "m", row) for row in values)
+    variant[0]["variant"] = "signed"
+    lost[0]["metric"] = "lost"
+    for one in lost[1]:
+        one.values[:, 1] = np.nan
+    models = ranks_by_model([mean, zero, variant, lost], {"d": draws(6, 10)}, lambda domain, encoder: known, [])
+    np.testing.assert_array_equal(models[0]["c", "m"], [2, 2, 2, np.nan])
+    np.testing.assert_array_equal(models[0]["c", "lost"], [2, np.nan, 1, np.nan])

@@ -29,7 +29,7 @@ def changed(path: str, value):
     return data
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "config/smoke.yaml", "config/models.yaml"])
+@pytest.mark.parametrize("name", ["config.yaml", "config/smoke.yaml", "config/models.yaml", "config/seeds.yaml"])
 def test_shipped_configs_are_sound(name):
     config = load(ROOT / name)
     assert len({config.mask_ratio(e) for e in config.pretrained}) >= 3

@@ -63,10 +63,13 @@ class Part:
         """The means of the resamples, [B, E]; NaN where a resample holds no score."""
         import numpy as np
 
-        # Mostly everyone has a score wherever anyone has: then one column says it for all.
-        same = (self.held == self.held[:, :1]).all()
-        numbers = self.weights @ (self.held[:, :1] if same else self.held)
-        return _ratio(self.totals, np.broadcast_to(numbers, self.totals.shape))
+        # Mostly everyone has a score wherever anyone has, so that there are few different columns, or one.
+        places: dict[bytes, int] = {}
+        which = [places.setdefault(column.tobytes(), i) for i, column in enumerate(self.held.T)]
+        numbers = self.weights @ self.held[:, list(places.values())]
+        if len(places) > 1:
+            numbers = numbers[:, np.searchsorted(list(places.values()), which)]
+        return _ratio(self.totals, numbers)
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,8 @@ class Sums:
 def _ratio(total: np.ndarray, n: np.ndarray) -> np.ndarray:
     import numpy as np
 
-    return np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
+    with np.errstate(invalid="ignore"):
+        return total / n  # 0 / 0, of nothing, is NaN
 
 
 def sums(draws: Draws, values: np.ndarray) -> Sums:

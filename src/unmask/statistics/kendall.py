@@ -31,13 +31,21 @@ def signs(values: np.ndarray) -> np.ndarray:
 
 def tau_b(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Tau-b [..] of two rankings' signs [.., P] (Kendall 1945); NaN where either is all ties."""
+    return tau_of(products(first, second), products(first, first), products(second, second))
+
+
+def products(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The sums [..] of the products of signs [.., P]; of signs with themselves, how many are no ties."""
     import numpy as np
 
-    def products(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        return np.einsum("...p,...p->...", one, other, dtype=np.int32)
+    return np.einsum("...p,...p->...", one, other, dtype=np.int32)
 
-    agreed = products(first, second)
-    decided = products(first, first).astype(np.float64) * products(second, second)
+
+def tau_of(agreed: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Tau-b from `products` of both rankings and of each with itself."""
+    import numpy as np
+
+    decided = first.astype(np.float64) * second
     return np.divide(agreed, np.sqrt(decided), out=np.full(agreed.shape, np.nan), where=decided > 0)
 
 

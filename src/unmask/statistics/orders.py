@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from unmask.seeds import numpy_generator
 from unmask.statistics.complete import comparable, complete, image_means
-from unmask.statistics.kendall import signs, tau_b
+from unmask.statistics.kendall import products, signs, tau_b, tau_of
 from unmask.statistics.signed_rank import holm, signed_rank
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from unmask.statistics.study import Measured, Study
 
-DRAWS = 1000  # resamples that are taken, at most: what the others add to the interval of a tau cannot be seen
+DRAWS = 500  # resamples that are taken, at most: what the others add to the interval of a tau cannot be seen
 SPLITS = 100  # random halvings of the images
 
 
@@ -119,6 +119,11 @@ class Order:
     domains: int
 
     @cached_property
+    def decided(self) -> np.ndarray:
+        """How many pairs are no ties, [1 + B]."""
+        return products(self.signs, self.signs)
+
+    @cached_property
     def halves(self) -> np.ndarray:
         """Tau between the orders from two halves of the images, split within each domain at random: [SPLITS]."""
         one, other = (means(self.study, self.view, self.known, half)[0] for half in halves(self.study, self.view))
@@ -188,7 +193,10 @@ def likeness(first: Order, second: Order) -> Likeness:
         nothing = np.full(len(first.signs), np.nan)
         return Likeness(nothing, int(both.sum()), np.nan, int(shared.sum()), 0, 0, images, domains)
     every = shared.all()
-    tau = tau_b(*(made.signs if every else made.signs[:, shared] for made in (first, second)))
+    if every:
+        tau = tau_of(products(first.signs, second.signs), first.decided, second.decided)
+    else:
+        tau = tau_b(first.signs[:, shared], second.signs[:, shared])
     (p, effect), (q, change) = first.tests[:, shared], second.tests[:, shared]
     sure = holm(np.maximum(p, q)) < 1 - first.study.confidence
     same = np.sign(effect) * np.sign(change)

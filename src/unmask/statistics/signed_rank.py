@@ -31,7 +31,10 @@ def signed_rank(differences: np.ndarray, scale: float) -> tuple[np.ndarray, np.n
     z = np.divide(plus - total / 2, spread, out=np.zeros_like(plus), where=spread > 0)
     p = 2 * ndtr(-np.abs(z))
     tied = (ranks**2).sum(0) < counted * (counted + 1) * (2 * counted + 1) / 6
-    small = np.flatnonzero((counted > 0) & (counted <= np.where(tied, TIED, EXACT)))
+    for count in np.unique(counted[~tied & (counted > 0) & (counted <= EXACT)]).tolist():
+        own = np.flatnonzero(~tied & (counted == count))
+        p[own] = _two_sided(tuple(range(2, 2 * count + 1, 2)))[np.rint(2 * plus[own]).astype(np.int64)]
+    small = np.flatnonzero(tied & (counted <= TIED))
     if len(small):
         patterns, which = np.unique(
             np.sort(np.rint(2 * ranks[:, small]).astype(np.int64), axis=0), axis=1, return_inverse=True

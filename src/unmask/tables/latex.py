@@ -27,6 +27,7 @@ NOTE = (
     "Controls in italics."
 )
 DAGGER = r" \dag: the metric does not tell the oracle (or the other controls) from the random control."
+NEEDS = ("by_domain", "overall", "ranking")
 STAR = r" $\ast$: submitted; the scores were not computed here."
 RULES = (
     "Mean rank over the metrics; Borda, the share of the others beaten image by image; the median difference to the "
