@@ -43,6 +43,7 @@ TYPES = {
         "gate": bool,
         "bounds": list,
         "chance": str,
+        "undefined": str,
         "quantus": str,
         "citation": str,
     },

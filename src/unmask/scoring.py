@@ -261,7 +261,7 @@ class Work:
             rows = [i for i, image in enumerate(images) if not self._lacking(needs, i, image)]
             self._ask(cell, rows, set(asked), outcome)
             for i in asked:
-                verdict = outcome.verdict(i)
+                verdict = outcome.verdict(i, cell.metric.plugin.meta.get("undefined"))
                 if verdict:
                     rejected[i] = verdict
         return self._table(cell, images, set(asked), rejected, outcome), self._curves(cell, images, rejected, outcome)
@@ -529,13 +529,15 @@ class _Outcome:
     passes: float = 0.0
     seconds: float = 0.0
 
-    def verdict(self, row: int) -> tuple[str, str] | None:
-        """(status, reason) of an image without a score."""
+    def verdict(self, row: int, undefined: str | None) -> tuple[str, str] | None:
+        """(status, reason) of an image without a score; `undefined` says why a metric has no number for an image."""
         if self.failure:
             return self.failure
         if row in self.skipped:
             return "skipped", self.skipped[row]
         value = self.scores[row]
+        if math.isnan(value) and undefined:
+            return "failed", f"no number: {undefined}"
         return None if math.isfinite(value) else ("failed", f"metric returned {value}")
 
 

@@ -32,7 +32,7 @@ HALF = '''"""A metric that is undefined for the first image and costs a pass per
 import numpy as np
 
 META = {"kind": "metrics", "category": "axiomatic", "direction": "higher", "needs": ["model"],
-        "passes": {"forward": "1", "explanations": "0"}, "citation": "-"}
+        "passes": {"forward": "1", "explanations": "0"}, "undefined": "no two images are alike", "citation": "-"}
 
 
 def score(case):
@@ -218,7 +218,7 @@ def test_a_metric_that_raises_or_returns_nan_costs_its_own_rows(results, tmp_pat
     assert set(zip(broken["status"], broken["reason"], strict=True)) == {("failed", "RuntimeError: no luck")}
     half = of(table, metric="half", explainer="saliency")
     assert half["status"].tolist() == ["failed"] * 2 + ["ok"] * 4
-    assert half["reason"].tolist()[:2] == ["metric returned nan", "metric returned inf"]
+    assert half["reason"].tolist()[:2] == ["no number: no two images are alike", "metric returned inf"]
     assert (half["passes"] == 1).all()
     assert (of(table, metric="sparseness", explainer="saliency")["status"] == "ok").all()
 

@@ -20,6 +20,7 @@ META = {
     "options": {"reach": 2},
     "ranges": {"reach": [1, None]},
     "quantus": "Continuity",
+    "undefined": "no shift changes the image",
     "chance": "2 / the images' distance, for maps that share nothing",
     "citation": "Montavon et al., Methods for interpreting and understanding deep neural networks, Digital Signal "
     "Processing 2018, section 7.1",

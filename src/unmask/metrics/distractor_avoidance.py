@@ -13,6 +13,7 @@ META = {
     "needs": ["masks", "concepts"],
     "passes": {"forward": "0", "explanations": "0"},
     "options": {},
+    "undefined": "nothing positive lies on the evidence or a distractor",
     "chance": "the evidence's share of the area of evidence and distractors",
     "citation": "after Yang & Kim, Benchmarking Attribution Methods with Relative Feature Importance, "
     "arXiv:1907.09701, 2019, and Arras et al., CLEVR-XAI, Information Fusion 2022",

@@ -19,6 +19,7 @@ META = {
     "options": {"runs": 50, "share": 0.25},
     "ranges": {"runs": [3, None], "share": [0.0, 1.0]},
     "quantus": "FaithfulnessCorrelation",
+    "undefined": "the attribution or the logit is the same for all subsets",
     "chance": "0",
     "citation": "Bhatt et al., Evaluating and Aggregating Feature-Based Model Explanations, IJCAI 2020, eq. 5",
 }

@@ -18,6 +18,7 @@ META = {
     "draws": {"ends": "1", "singles": "patches"},
     "options": {},
     "quantus": "FaithfulnessEstimate",
+    "undefined": "the attribution or the logit is the same for all patches",
     "chance": "0",
     "citation": "Alvarez-Melis & Jaakkola, Towards Robust Interpretability with Self-Explaining Neural Networks, "
     "NeurIPS 2018",

@@ -19,6 +19,7 @@ META = {
     "options": {"mosaics": 1},
     "ranges": {"mosaics": [1, None]},
     "quantus": "Focus",
+    "undefined": "nothing is positive on a mosaic",
     "chance": "1/2",
     "citation": "Arias-Duart et al., Focus! Rating XAI Methods and Finding Biases, FUZZ-IEEE 2022",
 }

@@ -26,6 +26,7 @@ META = {
         "squares": "(patches ** 0.5 - 1) ** 2 + (patches ** 0.5 - 2) ** 2",
     },
     "options": {},
+    "undefined": "no square makes any difference to the logit",
     "chance": "below 1, since a larger square makes more of a difference whatever is in it: a constant map's",
     "citation": "Yeh et al., On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019",
 }

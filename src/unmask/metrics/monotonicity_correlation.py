@@ -19,6 +19,7 @@ META = {
     "draws": {"ends": "1", "singles": "patches"},
     "options": {},
     "quantus": "MonotonicityCorrelation",
+    "undefined": "the attribution or the probability is the same for all patches",
     "chance": "0",
     "citation": "Nguyen & Martinez, On Quantitative Aspects of Model Interpretability, 2020",
 }

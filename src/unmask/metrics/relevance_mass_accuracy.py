@@ -16,6 +16,7 @@ META = {
     "passes": {"forward": "0", "explanations": "0"},
     "options": {},
     "quantus": "RelevanceMassAccuracy",
+    "undefined": "the map is nowhere positive",
     "chance": "the evidence's share of the image",
     "citation": "Arras et al., CLEVR-XAI: a Benchmark Dataset for the Ground Truth Evaluation of Neural Network "
     "Explanations, Information Fusion 2022",

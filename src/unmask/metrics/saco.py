@@ -17,6 +17,7 @@ META = {
     "draws": {"ends": "1"},
     "options": {"groups": 8},
     "ranges": {"groups": [2, None]},
+    "undefined": "the logit falls alike without any group of patches",
     "chance": "0",
     "citation": "Wu et al., On the Faithfulness of Vision Transformer Explanations, CVPR 2024",
 }

@@ -20,6 +20,7 @@ META = {
     "draws": {"ends": "1", "subsets": "sizes * samples"},
     "options": {"sizes": 4, "samples": 16},
     "ranges": {"sizes": [1, None], "samples": [3, None]},
+    "undefined": "the attribution or the logit is the same for all subsets of a size",
     "chance": "0",
     "citation": "Ancona et al., Towards Better Understanding of Gradient-Based Attribution Methods for Deep Neural "
     "Networks, ICLR 2018",
