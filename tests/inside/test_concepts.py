@@ -44,9 +44,16 @@ class Planted(nn.Module):
 
     def forward(self, images):
         tokens = self.backbone.norm_pre(nn.functional.avg_pool2d(images, 4).flatten(2).transpose(1, 2))
-        for block in self.backbone.blocks:
+        return self.backbone.forward_head(self.through(tokens))
+
+    @property
+    def entrance(self):
+        return self.backbone.norm_pre
+
+    def through(self, tokens, start=0):
+        for block in self.backbone.blocks[start:]:
             tokens = block(tokens)
-        return self.backbone.forward_head(tokens)
+        return tokens
 
 
 def coloured(count, seed, labelled=True):

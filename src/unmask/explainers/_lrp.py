@@ -25,8 +25,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
+from timm.layers import Mlp
 from torch import nn
 
+from unmask.errors import Skip
 from unmask.explainers import select, split
 from unmask.models import rules
 
@@ -48,8 +50,11 @@ def propagation(model, share: str, gamma: float = 0.0) -> Iterator[None]:
 
     `share` says what attention does: "uniform" halves relevance between its factors (AttnLRP), "value" takes the
     attention as a constant, so that all goes to the values (CP-LRP). Works by forward hooks on this model's modules.
+    Raises `Skip` where it knows no rule.
     """
     factors = SHARES[share]
+    if any(type(block.mlp) is not Mlp for block in model.backbone.blocks):
+        raise Skip("relevance propagation has no rule for the gated MLPs of this model")
     with ExitStack() as stack:
 
         def hook(module: nn.Module, rule) -> None:
@@ -113,8 +118,9 @@ class _Ruled(torch.autograd.Function):
 
 def linear(module: nn.Linear | nn.Conv2d, inputs: tuple[torch.Tensor], output: torch.Tensor, gamma: float):
     """The gamma rule for inputs of either sign: contributions of the output's sign, bias included, are favoured."""
-    (values,) = inputs
-    bias = None if module.bias is None else module.bias.clamp(min=0)
+    values, *given = inputs  # the projection of relative attention is called with its bias
+    bias = given[0] if given else module.bias
+    bias = None if bias is None else bias.clamp(min=0)
     positive = _product(module, values.clamp(min=0), module.weight.clamp(min=0), bias)
     positive = positive + _product(module, values.clamp(max=0), module.weight.clamp(max=0), None)
     favoured = output + gamma * torch.where(output > 0, positive, output - positive)

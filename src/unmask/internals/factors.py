@@ -109,9 +109,7 @@ def rest(model: Classifier | ConvClassifier, layer: int, tokens: torch.Tensor, p
         features = tokens.transpose(1, 2).unflatten(2, (side, side))
         return in_full_precision(backbone.forward_head, features)
     whole = torch.cat([prefix, tokens], 1) if model.prefix else tokens
-    for block in backbone.blocks[layer:]:
-        whole = block(whole)
-    return in_full_precision(backbone.forward_head, backbone.norm(whole))
+    return in_full_precision(backbone.forward_head, backbone.norm(model.through(whole, start=layer)))
 
 
 def importance(

@@ -41,7 +41,7 @@ def layers(model: Classifier | ConvClassifier) -> list[nn.Module]:
     backbone = model.backbone
     if model.arch == "resnet":
         return [backbone.maxpool, backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4]
-    return [backbone.norm_pre, *backbone.blocks]
+    return [model.entrance, *backbone.blocks]
 
 
 def depth(model: Classifier | ConvClassifier) -> int:

@@ -102,7 +102,8 @@ class MAE(nn.Module):
         vit = self.encoder.backbone
         vit.norm, vit.fc_norm = nn.LayerNorm(vit.embed_dim, eps=1e-6), nn.Identity()
         grid, prefix = self.encoder.grid, self.encoder.prefix
-        vit.pos_embed = nn.Parameter(sincos_positions(vit.embed_dim, grid, prefix), requires_grad=False)
+        if vit.pos_embed is not None:  # relative positions are the blocks' own
+            vit.pos_embed = nn.Parameter(sincos_positions(vit.embed_dim, grid, prefix), requires_grad=False)
         self.decoder = Decoder(
             vit.embed_dim, self.encoder.patch, grid, prefix, decoder_width, decoder_depth, decoder_heads
         )
@@ -139,8 +140,8 @@ class MAE(nn.Module):
         K is the largest number of visible patches. An image that has fewer is filled up with others of its own, to
         which no token attends; where they stand, nothing is read.
         """
-        vit, prefix = self.encoder.backbone, self.encoder.prefix
-        tokens = vit.norm_pre(vit._pos_embed(self.encoder.embed(images)))
+        encoder, prefix = self.encoder, self.encoder.prefix
+        tokens = encoder.enter(encoder.embed(images))
         counts = visible.sum(1)
         most = max(1, int(counts.max()))
         places = (~visible).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
@@ -150,9 +151,7 @@ class MAE(nn.Module):
             real = torch.cat([visible.new_ones(len(visible), prefix), visible.gather(1, places)], 1)
             # What fills up attends to itself, since a row without any key is not a number.
             attend = (real.unsqueeze(1) | torch.eye(real.shape[1], dtype=torch.bool, device=real.device)).unsqueeze(1)
-        for block in vit.blocks:
-            tokens = block(tokens, attn_mask=attend)
-        return vit.norm(tokens), places
+        return encoder.backbone.norm(encoder.through(tokens, attend=attend, places=places)), places
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """What the encoder makes of whole images: its tokens pooled, [N, width]."""

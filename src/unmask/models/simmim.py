@@ -7,9 +7,11 @@ encoder; a linear head predicts the pixels; the loss is the mean absolute error 
 from __future__ import annotations
 
 import torch
+from timm.models.beit import Beit
 from torch import nn
 
 from unmask.encoders import masked_cells
+from unmask.models import relative
 from unmask.models.resnet import ConvClassifier
 from unmask.models.vit import Classifier, MaskedImages, in_full_precision
 
@@ -69,6 +71,8 @@ class SimMIM(nn.Module):
         # The classifier's head is unused here, and its final norm is SimMIM's: the encoder ends in a LayerNorm.
         self.encoder = Classifier(classes=0, **architecture)
         width, patch = self.encoder.backbone.embed_dim, self.encoder.patch
+        if isinstance(self.encoder.backbone, Beit):
+            relative.initialise(self.encoder.backbone, bound=relative.DEVIATION)
         self.encoder.backbone.norm = nn.LayerNorm(width, eps=1e-6)
         self.encoder.backbone.fc_norm = nn.Identity()
         self.encoder.mask_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -108,9 +112,9 @@ class SimMIM(nn.Module):
 
     def encode(self, masked: MaskedImages) -> torch.Tensor:
         """Tokens after the last block and norm: [N, prefix + gh * gw, width]."""
-        vit = self.encoder.backbone
-        tokens = self.encoder.replace(self.encoder.embed(masked.images), masked.keep)
-        return vit.norm(vit.blocks(vit.norm_pre(vit._pos_embed(tokens))))
+        encoder = self.encoder
+        tokens = encoder.replace(encoder.embed(masked.images), masked.keep)
+        return encoder.backbone.norm(encoder.through(encoder.enter(tokens)))
 
 
 def transfer(encoder: dict[str, torch.Tensor], model: Classifier | ConvClassifier) -> None:

@@ -24,6 +24,6 @@ class Supervised(nn.Module):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """What the encoder makes of images: its tokens pooled, [N, width]."""
-        vit = self.encoder.backbone
-        tokens = vit.norm_pre(vit._pos_embed(self.encoder.embed(images)))
-        return self.encoder.pooled(vit.norm(vit.blocks(tokens)))
+        encoder = self.encoder
+        tokens = encoder.through(encoder.enter(encoder.embed(images)))
+        return encoder.pooled(encoder.backbone.norm(tokens))

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from timm.models.beit import Beit
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+
+from unmask.models import relative
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in the SimMIM recipe
 
@@ -80,7 +83,8 @@ class Classifier(nn.Module):
     """A timm ViT with its normalisation: float32 [N, 3, H, W] in [0, 1] to logits [N, classes].
 
     It also takes `MaskedImages` and `DroppedImages`. `pooling` is timm's `global_pool`: "avg" (mean over patch tokens,
-    no class token; SimMIM's fine-tuning) or "token" (the class token).
+    as in SimMIM's fine-tuning) or "token" (the class token). `position` is "absolute" (a learned embedding; under mean
+    pooling there is no class token) or one of `relative.POSITIONS` (biases of the attention; always a class token).
     `mask_token` [1, 1, width] is the one learned in pretraining, or None for an encoder that never saw one.
     `pretraining` is the network that the encoder was pretrained in, where a checkpoint was loaded with it, else None.
     """
@@ -99,25 +103,40 @@ class Classifier(nn.Module):
         mlp_ratio: float = 4.0,
         pooling: str = "avg",
         drop_path: float = 0.0,
+        position: str = "absolute",
     ):
         super().__init__()
-        backbone = VisionTransformer(
-            img_size=size,
-            patch_size=patch,
-            embed_dim=width,
-            depth=depth,
-            num_heads=heads,
-            mlp_ratio=mlp_ratio,
-            num_classes=classes,
-            class_token=pooling == "token",
-            global_pool=pooling,
-            drop_path_rate=drop_path,
-        )
+        if position == "absolute":
+            backbone: VisionTransformer | Beit = VisionTransformer(
+                img_size=size,
+                patch_size=patch,
+                embed_dim=width,
+                depth=depth,
+                num_heads=heads,
+                mlp_ratio=mlp_ratio,
+                num_classes=classes,
+                class_token=pooling == "token",
+                global_pool=pooling,
+                drop_path_rate=drop_path,
+            )
+        else:
+            backbone = relative.build(
+                size=size,
+                patch=patch,
+                width=width,
+                depth=depth,
+                heads=heads,
+                mlp_ratio=mlp_ratio,
+                classes=classes,
+                pooling=pooling,
+                drop_path=drop_path,
+                shared=position == "relative",
+            )
         self._hold(backbone, Normalise())
 
     @classmethod
     def around(
-        cls, backbone: VisionTransformer, *, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD
+        cls, backbone: VisionTransformer | Beit, *, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD
     ) -> Classifier:
         """A classifier of a backbone that is there already; it decides as that does."""
         made = cls.__new__(cls)
@@ -125,7 +144,9 @@ class Classifier(nn.Module):
         made._hold(backbone, Normalise(mean, std))
         return made
 
-    def _hold(self, backbone: VisionTransformer, normalise: Normalise) -> None:
+    def _hold(self, backbone: VisionTransformer | Beit, normalise: Normalise) -> None:
+        if isinstance(backbone, Beit):
+            backbone = relative.hookable(backbone)
         self.pooling, self.classes = backbone.global_pool, backbone.num_classes
         self.patch = backbone.patch_embed.patch_size[0]
         self.normalise, self.backbone = normalise, backbone
@@ -161,6 +182,42 @@ class Classifier(nn.Module):
             raise ValueError("this model has no mask token: none went through its encoder in pretraining")
         return torch.where(keep.flatten(1).unsqueeze(-1), tokens, self.mask_token)
 
+    @property
+    def entrance(self) -> nn.Module:
+        """The module whose output enters the first block."""
+        vit = self.backbone
+        return vit.pos_drop if isinstance(vit, Beit) else vit.norm_pre
+
+    def enter(self, tokens: torch.Tensor) -> torch.Tensor:
+        """From patch embeddings [N, gh * gw, width] to what enters the first block, [N, prefix + gh * gw, width]."""
+        vit = self.backbone
+        if not isinstance(vit, Beit):
+            return vit.norm_pre(vit._pos_embed(tokens))
+        tokens = torch.cat([vit.cls_token.expand(len(tokens), -1, -1), tokens], 1)
+        return vit.pos_drop(tokens if vit.pos_embed is None else tokens + vit.pos_embed)
+
+    def through(
+        self,
+        tokens: torch.Tensor,
+        start: int = 0,
+        *,
+        attend: torch.Tensor | None = None,
+        places: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Tokens [N, T, width] after the blocks from `start` on.
+
+        `attend` bool, to broadcast with [N, heads, T, T], says which tokens (columns) a token (row) attends to.
+        `places` int64 [N, K] says which patches the tokens after the prefix are, where they are not all in order.
+        """
+        vit = self.backbone
+        if isinstance(vit, Beit):
+            given = {"shared_rel_pos_bias": relative.bias(vit, attend, places)}
+        else:
+            given = {"attn_mask": attend}
+        for block in vit.blocks[start:]:
+            tokens = block(tokens, **given)
+        return tokens
+
     def pooled(self, tokens: torch.Tensor) -> torch.Tensor:
         """What is read of encoded tokens [N, prefix + gh * gw, width]: class token or mean patch token, [N, width]."""
         return tokens[:, 0] if self.pooling == "token" else tokens[:, self.prefix :].mean(1)
@@ -168,8 +225,7 @@ class Classifier(nn.Module):
     def decide(self, tokens: torch.Tensor) -> torch.Tensor:
         """From patch embeddings [N, gh * gw, width] to logits [N, classes]."""
         vit = self.backbone
-        tokens = vit.norm_pre(vit._pos_embed(tokens))
-        return in_full_precision(vit.forward_head, vit.norm(vit.blocks(tokens)))
+        return in_full_precision(vit.forward_head, vit.norm(self.through(self.enter(tokens))))
 
     def decide_without(self, tokens: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         """As `decide`, without the patch tokens where `keep` [N, gh, gw] is False; the mean of no tokens is 0.
@@ -177,13 +233,11 @@ class Classifier(nn.Module):
         A key that nobody attends to is as good as absent, and one shape serves every number of kept tokens.
         """
         vit, patches = self.backbone, keep.flatten(1)
-        tokens = vit.norm_pre(vit._pos_embed(tokens))
+        tokens = self.enter(tokens)
         present = torch.cat([patches.new_ones(len(patches), self.prefix), patches], 1)
         # A dropped query attends to itself, since a row without any key is not a number; nothing reads what it gives.
         attend = (present.unsqueeze(1) | torch.eye(tokens.shape[1], dtype=torch.bool, device=keep.device)).unsqueeze(1)
-        for block in vit.blocks:
-            tokens = block(tokens, attn_mask=attend)
-        tokens = vit.norm(tokens)
+        tokens = vit.norm(self.through(tokens, attend=attend))
         if self.pooling == "token":
             return in_full_precision(vit.forward_head, tokens)
         weights = patches.to(tokens) / patches.sum(1, keepdim=True).clamp(min=1)
