@@ -169,9 +169,10 @@ class Config:
     def mask_ratio(self, encoder: str) -> float | None:
         """The effective mask ratio: cells are masked whole and their number is rounded up, as in SimMIM.
 
-        Where each image draws its own ratio it is their mean, and `ratio_range` says so. None without masks.
+        Where each image draws its own ratio it is their mean, and `ratio_range` says so. Of an imported encoder it is
+        what its entry states. None without masks.
         """
-        if encoder not in self.masked:
+        if "mask_ratio" not in self["encoders"][encoder]:
             return None
         cells = (self["image"]["size"] // self.mask_cell(encoder)) ** 2
         return encoders.effective_ratio(cells, self["encoders"][encoder]["mask_ratio"])

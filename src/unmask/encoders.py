@@ -29,7 +29,7 @@ METHODS = {
         ("mask_ratio",), {"decoder_width": 64, "decoder_depth": 2, "decoder_heads": 2, "target": "normalised"}
     ),
     "supervised": Method(),
-    "imported": Method(("weights", "architecture"), {"pooling": None}),
+    "imported": Method(("weights", "architecture"), {"pooling": None, "mask_ratio": None, "mask_cell": None}),
     "scratch": Method(pretrained=False),
     "resnet18": Method(pretrained=False),
 }
@@ -38,7 +38,7 @@ MASKED = tuple(name for name, method in METHODS.items() if "mask_ratio" in metho
 _GIVE = {
     "mask_ratio": "a share between 0 and 1, such as 0.6, or a range, such as [0.2, 0.8]",
     "weights": "the file with the weights, .safetensors or .pth",
-    "architecture": "the name of a timm model, such as vit_small_patch16_224",
+    "architecture": "the name of a timm model, such as vit_small_patch16_224, or simmim_vit",
 }
 
 
@@ -60,8 +60,8 @@ def effective_ratio(cells: int, ratio: float | list[float]) -> float:
 
 
 def unit(spec: Spec, patch: int, cell: int) -> int:
-    """Pixels a side of what is masked at once: SimMIM's cells, but MAE's patches."""
-    return patch if spec["method"] == "mae" else cell
+    """Pixels a side of what is masked at once: SimMIM's cells, MAE's patches, of an import what its entry says."""
+    return patch if spec["method"] == "mae" else spec.get("mask_cell", cell)
 
 
 def fill(encoders: dict[str, Spec]) -> None:
@@ -86,6 +86,8 @@ def check(encoders: Mapping[str, Spec], *, size: int, patch: int, cell: int, wid
     for name, spec in encoders.items():
         where = f"encoders.{name}"
         _check_keys(where, spec)
+        if "mask_cell" in spec:
+            _check_cell(f"{where}.mask_cell", spec, size, patch)
         if "mask_ratio" in spec:
             side = unit(spec, patch, cell)
             _check_ratio(f"{where}.mask_ratio", spec["mask_ratio"], (size // side) ** 2)
@@ -121,6 +123,14 @@ def _check_keys(where: str, spec: Spec) -> None:
             raise UserError(
                 f"{where}.{key}: it belongs to {' and '.join(owners)}, not to {spec['method']}; remove the key"
             )
+
+
+def _check_cell(where: str, spec: Spec, size: int, patch: int) -> None:
+    cell = spec["mask_cell"]
+    if "mask_ratio" not in spec:
+        raise UserError(f"{where}: it goes with a mask ratio; give the key 'mask_ratio', too, or remove this one")
+    if cell % patch or size % cell:
+        raise UserError(f"{where}: {cell} is not a multiple of image.patch {patch} that divides image.size {size}")
 
 
 def _check_ratio(where: str, ratio: float | list[float], cells: int) -> None:

@@ -49,7 +49,7 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
     folder, data = layout.model(model_id), layout.domain(domain)
     classes = read_json(data / "card.json")["classes"]
     splits = {name: read_arrays(data / f"{name}.safetensors") for name in ("train", "val", "test")}
-    architecture = _architecture(config, model_id.encoder, len(classes))
+    architecture = _architecture(config, model_id, len(classes))
     base = (config["seed"], "finetune", model_id.folder)
     torch.manual_seed(seeds.derive(*base, "weights"))
     model, origin = _start(config, model_id, architecture)
@@ -102,16 +102,19 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
     print(f"{model_id.folder}: test accuracy {accuracy:.3f} (epoch {chosen['epoch']} of {recipe['epochs']})")
 
 
-def _architecture(config: Config, encoder: str, classes: int) -> dict[str, Any]:
+def _architecture(config: Config, model_id: ModelId, classes: int) -> dict[str, Any]:
     """What `unmask.models.classifier.build` makes the model from."""
-    spec = config["encoders"][encoder]
+    spec = config["encoders"][model_id.encoder]
     if spec["method"] == "resnet18":
         return {"arch": "resnet", **config["image"], "classes": classes}
     if spec["method"] == "imported":
-        from unmask.models import imported
-
-        return imported.architecture(spec, config["image"], classes)
+        return {**read_json(_encoder(config, model_id).with_suffix(".json"))["architecture"], "classes": classes}
     return {**config["image"], "classes": classes, **config["model"]}
+
+
+def _encoder(config: Config, model_id: ModelId) -> Path:
+    """The checkpoint of the encoder that a model starts from."""
+    return Layout(config.results).encoder(model_id.encoder, model_id.pretrain_seed) / "encoder.safetensors"
 
 
 def _start(
@@ -126,7 +129,7 @@ def _start(
     if model_id.encoder not in config.pretrained:
         method = config["encoders"][model_id.encoder]["method"]
         return model, {"method": method, "mask_ratio": None, "encoder_sha256": None}
-    path = Layout(config.results).encoder(model_id.encoder, model_id.pretrain_seed) / "encoder.safetensors"
+    path = _encoder(config, model_id)
     sidecar = read_json(path.with_suffix(".json"))
     try:
         transfer(checkpoint.load_state(path), model)

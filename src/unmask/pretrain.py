@@ -129,23 +129,24 @@ def _train(config: Config, encoder: str, pretrain_seed: int) -> None:
 def _bring_in(config: Config, encoder: str, pretrain_seed: int) -> None:
     """Weights from a file in place of pretraining: there is no seed to them and no pool behind them."""
     from unmask.models import checkpoint, imported
+    from unmask.models.simmim import SimMIM
+    from unmask.tasks import mask_facts
 
     spec = config["encoders"][encoder]
     imported.check(f"encoders.{encoder}", spec, config["image"])
-    sizes = imported.architecture(spec, config["image"], 0)
-    model = imported.network(**{key: value for key, value in sizes.items() if key != "arch"})
-    left_out = imported.fit(imported.read(spec["weights"]), model, spec["weights"])
+    model, sizes, left_out = imported.bring(spec, config["image"])
     sidecar = {
         "architecture": sizes,
         "encoder": encoder,
-        "method": "imported",
-        "mask_ratio": None,
+        # With its network, an encoder is what that network made it, here as elsewhere.
+        "method": "simmim" if isinstance(model, SimMIM) else "imported",
+        **(mask_facts(config, encoder) if "mask_ratio" in spec else {"mask_ratio": None}),
         "pretrain_seed": pretrain_seed,
         "left_out": left_out,
         "settings": settings(config, encoder=encoder, pretrain_seed=pretrain_seed),
     }
     folder = Layout(config.results).encoder(encoder, pretrain_seed)
-    checkpoint.save(folder / "encoder.safetensors", model.state_dict(), sidecar)
+    checkpoint.save(folder / "encoder.safetensors", checkpoint.network_state(model), sidecar)
     beside = f"; left out: {', '.join(left_out)}" if left_out else ""
     print(f"{encoder}: {spec['architecture']} from {spec['weights']}{beside}")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from unmask import seeds
 from unmask.config import Config, ModelId
-from unmask.files import read_arrays
+from unmask.files import read_arrays, read_json
 from unmask.layout import Layout
 
 if TYPE_CHECKING:
@@ -24,8 +24,10 @@ def load_model(
 
     layout = Layout(config.results)
     encoder = None
-    if model_id.encoder in config.masked:
+    if "mask_ratio" in config["encoders"][model_id.encoder]:
         encoder = layout.encoder(model_id.encoder, model_id.pretrain_seed) / "encoder.safetensors"
+        if model_id.encoder not in config.masked and read_json(encoder.with_suffix(".json"))["method"] == "imported":
+            encoder = None  # a file without the network that the encoder was pretrained in
     return load_classifier(layout.model(model_id) / "model.safetensors", device, encoder)
 
 

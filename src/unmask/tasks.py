@@ -50,29 +50,40 @@ def _masks(config: Config, encoder: str) -> Task:
     """Filling in what is masked, on all images of the pool."""
     from unmask.encoders import METHODS
     from unmask.models import pretraining
-    from unmask.models.avg_dist import average_distance
-    from unmask.models.simmim import draw_masks
 
-    spec, patch, cell = config["encoders"][encoder], config["image"]["patch"], config.mask_cell(encoder)
-    draw = partial(draw_masks, size=config["image"]["size"], cell=cell, patch=patch, ratio=spec["mask_ratio"])
+    spec, draw = config["encoders"][encoder], _masks_of(config, encoder)
     train, held, _ = _split(config)
     options = {key: spec[key] for key in METHODS[spec["method"]].defaults}
-    distances = draw(DISTANCES, generator=seeds.torch_generator(config["seed"], "pretrain", "average distance"))
-    facts = {
-        "network": options,
-        "mask_ratio": config.mask_ratio(encoder),
-        "nominal_mask_ratio": spec["mask_ratio"],
-        "mask_cell": cell,
-        "average_distance": average_distance(distances.numpy(), patch),
-    }
     return Task(
         train,
         lambda generator: draw(len(train), generator=generator),
         held,
         draw(len(held), generator=seeds.torch_generator(config["seed"], "pretrain", "held-out masks")),
         lambda: pretraining.build(spec["method"], {**config["image"], **config["model"]}, options),
-        facts,
+        {"network": options, **mask_facts(config, encoder)},
     )
+
+
+def _masks_of(config: Config, encoder: str) -> Callable[..., torch.Tensor]:
+    """Draws so many masks of an encoder's pretraining, from a generator."""
+    from unmask.models.simmim import draw_masks
+
+    image, ratio = config["image"], config["encoders"][encoder]["mask_ratio"]
+    return partial(draw_masks, size=image["size"], cell=config.mask_cell(encoder), patch=image["patch"], ratio=ratio)
+
+
+def mask_facts(config: Config, encoder: str) -> dict[str, Any]:
+    """What a side-car says of the masks that an encoder is pretrained with, or was."""
+    from unmask.models.avg_dist import average_distance
+
+    generator = seeds.torch_generator(config["seed"], "pretrain", "average distance")
+    distances = _masks_of(config, encoder)(DISTANCES, generator=generator)
+    return {
+        "mask_ratio": config.mask_ratio(encoder),
+        "nominal_mask_ratio": config["encoders"][encoder]["mask_ratio"],
+        "mask_cell": config.mask_cell(encoder),
+        "average_distance": average_distance(distances.numpy(), config["image"]["patch"]),
+    }
 
 
 def _labels(config: Config, encoder: str) -> Task:

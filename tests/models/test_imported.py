@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models.beit import Beit
 
 from unmask.errors import UserError
 from unmask.models import imported
@@ -40,9 +41,9 @@ def spec(path, architecture=VIT, **given):
 
 def bring(path, architecture=VIT, image=IMAGE, **given):
     """The network with the weights in a file, and what was left out."""
-    sizes = imported.architecture(spec(path, architecture, **given), image, 0)
-    model = build(sizes)
-    return model.eval(), imported.fit(imported.read(path), model, path)
+    model, sizes, left_out = imported.bring(spec(path, architecture, **given), image)
+    assert build(sizes).state_dict().keys() == model.state_dict().keys()
+    return model.eval(), left_out
 
 
 @pytest.mark.parametrize("pooling", ["token", "avg"])
@@ -58,6 +59,39 @@ def test_a_vit_gives_the_tokens_that_timm_gives(vit, tmp_path, pooling):
     tokens = vit.blocks(vit.norm_pre(vit._pos_embed(vit.patch_embed((images - mean) / std))))
     own = model.backbone
     torch.testing.assert_close(own.blocks(own.norm_pre(own._pos_embed(model.embed(images)))), tokens)
+
+
+@pytest.fixture(scope="module")
+def beit():
+    """The name of a Beit among timm's models that is small enough for a test: `beit_base_patch16_224` in all else."""
+
+    @timm.models.register_model
+    def test_beit_of_unmask(pretrained=False, **given):
+        sizes = {"patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 3}
+        biases = {"use_abs_pos_emb": False, "use_rel_pos_bias": True, "init_values": 0.1}
+        return timm.models.beit._create_beit("beit_base_patch16_224", pretrained, **sizes, **biases, **given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(imported.FAMILIES, __name__, Beit)
+        yield "test_beit_of_unmask"
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_beit_gives_the_tokens_that_timm_gives(beit, tmp_path, size):
+    torch.manual_seed(0)
+    own = timm.create_model(beit, img_size=64).eval()
+    for parameter in own.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    own.fc_norm = torch.nn.Identity()
+    save_file(own.state_dict() | {"norm.weight": torch.ones(24)}, tmp_path / "w.safetensors")
+    model, left_out = bring(tmp_path / "w.safetensors", beit, image={"size": size, "patch": 16})
+    assert (model.pooling, model.prefix, model.grid) == ("avg", 1, (size // 16, size // 16))
+    assert set(left_out) == {"head.weight", "head.bias", "norm.weight"}
+    own.set_input_size(size)
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    tokens = own.forward_features((images - 0.5) / 0.5)  # the colours that its weights expect
+    torch.testing.assert_close(model.through(model.enter(model.embed(images))), tokens)
+    imported.check("encoders.it", spec(tmp_path / "w.safetensors", beit, pooling="token"), {"size": 32, "patch": 16})
 
 
 def test_positions_are_resampled_to_the_grid(vit, tmp_path):
@@ -106,8 +140,8 @@ def test_checkpoints_of_usual_layouts_are_read(vit, tmp_path, wrap):
 
 def test_the_classifier_takes_all_but_head_and_last_norm(vit, tmp_path):
     save_file(vit.state_dict(), tmp_path / "w.safetensors")
-    source, _ = bring(tmp_path / "w.safetensors")
-    model = build({**imported.architecture(spec("w"), IMAGE, 5), "drop_path": 0.1})
+    source, sizes, _ = imported.bring(spec(tmp_path / "w.safetensors"), IMAGE)
+    model = build({**sizes, "classes": 5, "drop_path": 0.1})
     head = model.backbone.head.weight.clone()
     transfer(source.state_dict(), model)
     assert model.classes == 5

@@ -64,10 +64,7 @@ def load_classifier(
     """
     sidecar = read_json(Path(path).with_suffix(".json"))
     state = load_state(path)
-    model = _built(build, path, sidecar)
-    if "mask_token" in state:
-        model.mask_token = torch.nn.Parameter(torch.empty_like(state["mask_token"]))
-    load_into(model, state, path)
+    model = _classifier(path, sidecar, state)
     model.eval().requires_grad_(False).to(device)
     if encoder is not None:
         model.pretraining = load_pretraining(encoder, device, sidecar.get("encoder_sha256"))
@@ -118,9 +115,16 @@ def load_encoder(path: str | Path, device: torch.device | str = "cpu") -> Classi
     sidecar = read_json(Path(path).with_suffix(".json"))
     if sidecar.get("method") != "imported":
         return load_network(path, device).encoder
-    encoder = _built(build, path, sidecar)
-    load_into(encoder, load_state(path), path)
-    return encoder.eval().requires_grad_(False).to(device)
+    return _classifier(path, sidecar, load_state(path)).eval().requires_grad_(False).to(device)
+
+
+def _classifier(path: str | Path, sidecar: dict[str, Any], state: dict[str, torch.Tensor]):
+    """The classifier that a side-car describes, with these weights and the mask token among them, if any."""
+    model = _built(build, path, sidecar)
+    if "mask_token" in state:
+        model.mask_token = torch.nn.Parameter(torch.empty_like(state["mask_token"]))
+    load_into(model, state, path)
+    return model
 
 
 def _built(builder: Callable[[dict[str, Any]], torch.nn.Module], path: str | Path, sidecar: dict[str, Any]):

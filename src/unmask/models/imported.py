@@ -1,4 +1,4 @@
-"""Encoders from a file: a timm ViT or ResNet by its name, and weights as safetensors or a PyTorch state dict.
+"""Encoders from a file: a timm ViT, Beit or ResNet by its name, and weights as safetensors or a PyTorch state dict.
 
 Nothing is ever unpickled but tensors and plain containers of them.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,28 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.models import beit
+from timm.models.beit import Beit
 from timm.models.resnet import ResNet
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
+from torch import nn
 
 from unmask.errors import UserError
+from unmask.models import relative
 from unmask.models.resnet import ConvClassifier
 from unmask.models.vit import Classifier
 
 FAMILIES = {
     "timm.models.vision_transformer": VisionTransformer,
     "timm.models.deit": VisionTransformer,
+    "timm.models.beit": Beit,
     "timm.models.resnet": ResNet,
 }
-ANCHORS = {VisionTransformer: "patch_embed.proj.weight", ResNet: "layer1.0.conv1.weight"}  # in every one's weights
+ANCHORS = {  # in every one's weights
+    VisionTransformer: "patch_embed.proj.weight",
+    Beit: "patch_embed.proj.weight",
+    ResNet: "layer1.0.conv1.weight",
+}
 INSIDE = ("state_dict", "model", "model_state_dict")  # where training codes put the weights in their checkpoints
 OWN = ("norm.", "fc_norm.", "head.", "fc.")  # what fine-tuning begins anew: it need not be there
 LEFT_OUT = ("head.", "head_dist.", "head_drop.", "fc.", "norm.", "fc_norm.", "decoder", "mask_token")
@@ -59,18 +69,23 @@ def network(
         backbone = timm.create_model(name, pretrained=False, **given)
         around = {"size": size, "patch": patch}
     else:
-        backbone = timm.create_model(name, pretrained=False, img_size=size, dynamic_img_size=False, **given)
+        fixed = {"dynamic_img_size": False} if family is VisionTransformer else {}
+        backbone = timm.create_model(name, pretrained=False, img_size=size, **fixed, **given)
         _plain(name, backbone, patch)
         around = {}
     scale = {key: tuple(backbone.pretrained_cfg[key]) for key in ("mean", "std")}
     return (ConvClassifier if family is ResNet else Classifier).around(backbone, **around, **scale)
 
 
-def _plain(name: str, vit: VisionTransformer, patch: int) -> None:
+def _plain(name: str, vit: VisionTransformer | Beit, patch: int) -> None:
     """Whether explainers know how its decision is made: tokens by position, self-attention, a class token or a mean."""
-    if type(vit) is not VisionTransformer or vit.pos_embed is None or vit.num_reg_tokens:
+    if type(vit) is Beit:
+        known = beit.Block, beit.Attention
+    elif type(vit) is VisionTransformer and vit.pos_embed is not None and not vit.num_reg_tokens:
+        known = Block, Attention
+    else:
         raise ValueError(f"{name} is not a plain ViT (it has register tokens or other positions); give one that is")
-    if any(type(block) is not Block or type(block.attn) is not Attention for block in vit.blocks):
+    if any((type(block), type(block.attn)) != known for block in vit.blocks):
         raise ValueError(f"{name} is not a plain ViT (its blocks are of another kind); give one that is")
     if vit.global_pool not in ("avg", "token"):
         raise ValueError(f"{name} pools by '{vit.global_pool}'; set the key 'pooling' to avg or token")
@@ -140,19 +155,22 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def _load(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
+    # Microsoft's training codes save their settings beside the weights, a dictionary of a class of its own.
+    with torch.serialization.safe_globals([(OrderedDict, "yacs.config.CfgNode")]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def fit(state: dict[str, torch.Tensor], model: Classifier | ConvClassifier, path: str | Path) -> list[str]:
     """Load the tensors of `read` into a model of `network`; returns the names of what was left out.
 
-    A prefix that a training code put before the names is taken off, and positions are resampled (bicubic) to the
-    model's grid. The classifier's head and last norm may lack. Raises `UserError` naming the first keys that do not
-    fit.
+    A prefix that a training code put before the names is taken off, and positions are resampled to the model's grid:
+    embeddings bicubically, biases of the attention as `relative.resampled` does. The classifier's head and last norm
+    may lack. Raises `UserError` naming the first keys that do not fit.
     """
     backbone = model.backbone
     own = backbone.state_dict()
-    state, left_out = _within(state, ANCHORS[type(backbone)], path)
+    state, left_out = within(state, ANCHORS[type(backbone)], path)
+    relative.resampled(state, own, model.grid)
     positions = state.get("pos_embed")
     if positions is not None and "pos_embed" in own and positions.shape != own["pos_embed"].shape:
         state["pos_embed"] = _resampled(positions, model)
@@ -177,7 +195,7 @@ def fit(state: dict[str, torch.Tensor], model: Classifier | ConvClassifier, path
     return left_out + [k for k in used if k not in fits]
 
 
-def _within(state: dict[str, torch.Tensor], anchor: str, path: str | Path) -> tuple[dict[str, torch.Tensor], list[str]]:
+def within(state: dict[str, torch.Tensor], anchor: str, path: str | Path) -> tuple[dict[str, torch.Tensor], list[str]]:
     """The tensors of the network that the key `anchor` belongs to, without their prefix; and the names of others."""
     prefixes = [key.removesuffix(anchor) for key in state if key == anchor or key.endswith(f".{anchor}")]
     if not prefixes:
@@ -193,29 +211,38 @@ def _within(state: dict[str, torch.Tensor], anchor: str, path: str | Path) -> tu
 def _resampled(positions: torch.Tensor, model: Classifier) -> torch.Tensor:
     from timm.layers import resample_abs_pos_embed
 
-    prefix = 0 if model.backbone.no_embed_class else model.prefix
+    prefix = 0 if getattr(model.backbone, "no_embed_class", False) else model.prefix
     side = math.isqrt(max(0, positions.shape[1] - prefix))
     if side * side != positions.shape[1] - prefix:
         return positions  # of no square grid: its shape is what does not fit
     return resample_abs_pos_embed(positions, list(model.grid), [side, side], num_prefix_tokens=prefix)
 
 
-def architecture(spec: Mapping[str, Any], image: Mapping[str, int], classes: int) -> dict[str, Any]:
-    """What `unmask.models.classifier.build` makes an imported encoder's classifier from."""
-    pooling = {"pooling": spec["pooling"]} if spec.get("pooling") else {}
-    return {"arch": "timm", "name": spec["architecture"], **image, "classes": classes, **pooling}
+def bring(
+    spec: Mapping[str, Any], image: Mapping[str, int], device: str = "cpu"
+) -> tuple[nn.Module, dict[str, Any], list[str]]:
+    """An encoder of the config with its weights; what it is built from; the names of what was left out.
+
+    It is a classifier without classes, or the network that the encoder was pretrained in: SimMIM's, of an official
+    checkpoint that has it whole, if the entry states the mask ratio. Raises `ValueError` as `network` does, `UserError`
+    as `read` and `fit` do. On the device "meta" it only does so.
+    """
+    from unmask.models import official
+
+    path, pooling = Path(spec["weights"]), spec.get("pooling")
+    if spec["architecture"] == official.NAME:
+        return official.bring(read(path), path, image, pooling or "avg", whole="mask_ratio" in spec, device=device)
+    sizes = {"name": spec["architecture"], **image, "classes": 0, **({"pooling": pooling} if pooling else {})}
+    with torch.device(device):
+        model = network(**sizes)
+    return model, {"arch": "timm", **sizes}, fit(read(path), model, path)
 
 
 def check(where: str, spec: Mapping[str, Any], image: Mapping[str, int]) -> None:
     """Whether an entry of the config can be brought in; raises `UserError` that begins with `where`."""
-    sizes = architecture(spec, image, 0)
-    del sizes["arch"]
     try:
-        with torch.device("meta"):
-            model = network(**sizes)
+        bring(spec, image, "meta")
     except ValueError as error:
         raise UserError(f"{where}.architecture: {error}") from None
-    try:
-        fit(read(spec["weights"]), model, spec["weights"])
     except UserError as error:
         raise UserError(f"{where}.weights: {error}") from None
