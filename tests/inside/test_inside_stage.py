@@ -85,7 +85,7 @@ def test_images_are_the_explained_ones_and_more(folder, config):
 def test_before_is_the_network_that_fine_tuning_starts_from(config):
     for encoder in ("half", "scratch", "convolution"):
         model_id = ModelId(**cell(encoder))
-        architecture = finetune._architecture(config, encoder, 3)
+        architecture = finetune._architecture(config, model_id, 3)
         torch.manual_seed(seeds.derive(config["seed"], "finetune", model_id.folder, "weights"))
         expected, _ = finetune._start(config, model_id, architecture)
         found = inside._before(config, model_id, {"architecture": architecture}, torch.device("cpu")).state_dict()
