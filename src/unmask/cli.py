@@ -72,7 +72,9 @@ def _inside_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--finetune-seed", type=int, default=0)
     alone = parser.add_argument_group("a checkpoint alone, without a config")
     alone.add_argument("--model", help="a model.safetensors or encoder.safetensors with its JSON side-car")
-    alone.add_argument("--architecture", metavar="NAME", help="of timm, for weights of --model that have no side-car")
+    alone.add_argument(
+        "--architecture", metavar="NAME", help="of timm, or simmim_vit, for weights of --model without a side-car"
+    )
     alone.add_argument("--size", type=int, metavar="PIXELS", help="of its images (default: the architecture's own)")
     alone.add_argument("--images", metavar="FOLDER", help="images, or a folder per class (default: its test split)")
     alone.add_argument("--what", nargs="+", metavar="NAME", help="such as attention,cka (default: all there is)")

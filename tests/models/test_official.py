@@ -158,6 +158,20 @@ def test_a_fine_tuned_checkpoint_has_a_table_in_every_block(finetuned, on):
     close(classifier(images), by_hand.decide(state, tokens), on)
 
 
+def test_either_is_measured_as_it_is(pretrained, finetuned):
+    images, x = pictures()
+    model, classes, size = imported.alone(finetuned, "simmim_vit")
+    assert (classes, size) == (10, 32)
+    state = official(finetuned=True)
+    expected = by_hand.decide(state, by_hand.blocks(state, by_hand.embed(state, x, PATCH), HEADS, GRID)[0])
+    close(model(images), expected, on=True)
+    encoder, classes, size = imported.alone(pretrained, "simmim_vit", 64)
+    assert (classes, size, encoder.grid) == (0, 64, (8, 8))
+    assert torch.equal(encoder.backbone.norm.weight, official()["encoder.norm.weight"])
+    with pytest.raises(UserError, match=r"^--size: 30 is not a multiple of the patches' 8 pixels"):
+        imported.alone(pretrained, "simmim_vit", 30)
+
+
 def test_without_a_mask_ratio_the_encoder_comes_alone_with_its_mask_token(pretrained, tmp_path):
     model, sizes, left_out = imported.bring(spec(pretrained, pooling="token"), IMAGE)
     assert isinstance(model, Classifier)

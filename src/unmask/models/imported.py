@@ -102,12 +102,16 @@ def alone(path: str | Path, name: str, size: int | None = None) -> tuple[Classif
     Images have `size` pixels a side, or as many as the architecture's own. A file without head or last norm gives an
     encoder, which decides between 0 classes. Raises `UserError`.
     """
+    from unmask.models import official
+
     state = read(path)
+    if name == official.NAME:
+        return official.alone(state, Path(path), size)
     try:
         own, patch = _sizes(name)
         size = size or own
         encoder = network(name=name, size=size, patch=patch, classes=0)
-        inside, _ = _within(state, ANCHORS[type(encoder.backbone)], path)
+        inside, _ = within(state, ANCHORS[type(encoder.backbone)], path)
         head = next((inside[key] for key in ("head.weight", "fc.weight") if key in inside), None)
         model = encoder if head is None else network(name=name, size=size, patch=patch, classes=len(head))
     except ValueError as error:

@@ -30,6 +30,25 @@ _BLOCK = re.compile(r"blocks\.(\d+)\.")
 def architecture(state: dict[str, torch.Tensor], image: Mapping[str, int], pooling: str, path: Path) -> dict[str, Any]:
     """Sizes of a `Classifier` that the tensors of `imported.read` fit; raises `UserError` where they are of none."""
     inside, _ = imported.within(state, ANCHOR, path)
+    table, patch, _ = _positions(inside, path)
+    if patch != image["patch"]:
+        raise UserError(
+            f"{path} has patches of {patch} pixels, but image.patch is {image['patch']}; set image.patch: {patch}"
+        )
+    width = len(inside[ANCHOR])
+    return {
+        **image,
+        "width": width,
+        "depth": 1 + max(int(match[1]) for match in map(_BLOCK.match, inside) if match),
+        "heads": table.shape[1],
+        "mlp_ratio": len(inside["blocks.0.mlp.fc1.weight"]) / width,
+        "pooling": pooling,
+        "position": "relative" if SHARED in inside else "relative_per_block",
+    }
+
+
+def _positions(inside: dict[str, torch.Tensor], path: Path) -> tuple[torch.Tensor, int, int]:
+    """A table of biases, the patches' pixels a side, and how many a side the table is for; raises `UserError`."""
     own = f"blocks.0.attn.{relative.TABLE}"
     table = next((inside[name] for name in (SHARED, own) if name in inside), None)
     lacks = [name for name in ("cls_token", "blocks.0.mlp.fc1.weight") if name not in inside]
@@ -41,21 +60,24 @@ def architecture(state: dict[str, torch.Tensor], image: Mapping[str, int], pooli
     if kernel.dim() != 4 or side is None:
         found = f"{ANCHOR} {tuple(kernel.shape)}, {relative.TABLE} {tuple(table.shape)}"
         raise UserError(f"{path} is no ViT of SimMIM's official code: it has shapes {found}")
-    if kernel.shape[-1] != image["patch"]:
-        raise UserError(
-            f"{path} has patches of {kernel.shape[-1]} pixels, but image.patch is {image['patch']}; "
-            f"set image.patch: {kernel.shape[-1]}"
-        )
-    width = len(kernel)
-    return {
-        **image,
-        "width": width,
-        "depth": 1 + max(int(match[1]) for match in map(_BLOCK.match, inside) if match),
-        "heads": table.shape[1],
-        "mlp_ratio": len(inside["blocks.0.mlp.fc1.weight"]) / width,
-        "pooling": pooling,
-        "position": "relative" if SHARED in inside else "relative_per_block",
-    }
+    return table, kernel.shape[-1], side
+
+
+def alone(state: dict[str, torch.Tensor], path: Path, size: int | None) -> tuple[Classifier, int, int]:
+    """As `imported.alone`: a fine-tuned classifier, or a pretrained encoder, which decides between 0 classes."""
+    inside, _ = imported.within(state, ANCHOR, path)
+    _, patch, side = _positions(inside, path)
+    image = {"size": size or side * patch, "patch": patch}
+    if image["size"] % patch:
+        raise UserError(f"--size: {size} is not a multiple of the patches' {patch} pixels")
+    if all(name in inside for name in ("fc_norm.weight", "head.weight")):
+        classes = len(inside["head.weight"])
+        model = Classifier(**architecture(state, image, "avg", path), classes=classes)
+        imported.fit(state, model, path)
+    else:
+        network, _, _ = bring(state, path, image, "avg", whole=True, device="cpu")
+        model, classes = (network.encoder if isinstance(network, SimMIM) else network), 0
+    return model.eval().requires_grad_(False), classes, image["size"]
 
 
 def bring(
