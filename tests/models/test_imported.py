@@ -76,6 +76,7 @@ def beit():
         yield "test_beit_of_unmask"
 
 
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # timm's, of its own tables
 @pytest.mark.parametrize("size", [32, 64])
 def test_a_beit_gives_the_tokens_that_timm_gives(beit, tmp_path, size):
     torch.manual_seed(0)
@@ -230,6 +231,8 @@ def test_a_mismatch_names_the_keys(vit, tmp_path, kind, words):
         (VIT, {}, {"size": 32, "patch": 8}, r"patches of 16 pixels, but image\.patch is 8; set image\.patch: 16"),
         ("test_vit2", {}, IMAGE, "not a plain ViT"),
         (RESNET, {"pooling": "token"}, IMAGE, "no class token"),
+        ("vit_base_patch16_siglip_224", {"pooling": "token"}, IMAGE, "cannot be read by pooling 'token' .*class token"),
+        ("vit_small_patch16_18x2_224", {}, IMAGE, "not a plain ViT .its blocks are of another kind"),
     ],
 )
 def test_architectures_that_cannot_be_explained_are_refused(tmp_path, architecture, given, image, words):

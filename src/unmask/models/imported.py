@@ -70,7 +70,12 @@ def network(
         around = {"size": size, "patch": patch}
     else:
         fixed = {"dynamic_img_size": False} if family is VisionTransformer else {}
-        backbone = timm.create_model(name, pretrained=False, img_size=size, **fixed, **given)
+        try:
+            backbone = timm.create_model(name, pretrained=False, img_size=size, **fixed, **given)
+        except AssertionError as error:  # timm's words: "Token pooling needs the class token."
+            raise ValueError(
+                f"{name} cannot be read by pooling '{pooling}' ({str(error).rstrip('.')}); leave it out"
+            ) from None
         _plain(name, backbone, patch)
         around = {}
     scale = {key: tuple(backbone.pretrained_cfg[key]) for key in ("mean", "std")}
@@ -85,7 +90,7 @@ def _plain(name: str, vit: VisionTransformer | Beit, patch: int) -> None:
         known = Block, Attention
     else:
         raise ValueError(f"{name} is not a plain ViT (it has register tokens or other positions); give one that is")
-    if any((type(block), type(block.attn)) != known for block in vit.blocks):
+    if any((type(block), type(getattr(block, "attn", None))) != known for block in vit.blocks):
         raise ValueError(f"{name} is not a plain ViT (its blocks are of another kind); give one that is")
     if vit.global_pool not in ("avg", "token"):
         raise ValueError(f"{name} pools by '{vit.global_pool}'; set the key 'pooling' to avg or token")
