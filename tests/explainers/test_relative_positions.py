@@ -28,12 +28,12 @@ INSIDE = [(name, kind) for name, kind in EVERY if KNOWN[name].meta["family"] in 
 
 
 class Biased(Classifier):
-    """timm's VisionTransformer with biases [heads, T, T] added to the logits of all its blocks; None = none."""
+    """timm's VisionTransformer with biases [1, heads, T, T] added to the logits of all its blocks; None = none."""
 
     biases = None
 
     def through(self, tokens, start=0, *, attend=None, places=None):
-        mask = self.biases if self.biases is None else self.biases.unsqueeze(0)
+        mask = self.biases
         if attend is not None and mask is not None:
             mask = mask.masked_fill(~attend, -torch.inf)
         for block in self.backbone.blocks[start:]:

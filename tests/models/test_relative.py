@@ -50,8 +50,9 @@ def test_equals_timms_own_beit(position, pooling, fused):
     for module in (*timms.blocks, *net.backbone.blocks):
         module.attn.fused_attn = fused
     images = pictures()
-    assert torch.equal(net(images), timms(net.normalise(images)))
-    assert torch.equal(net.backbone(net.normalise(images)), net(images))
+    expected, tolerance = timms(net.normalise(images)), 1e-5 if fused else 0  # a mask's shape decides the fused kernel
+    torch.testing.assert_close(net(images), expected, rtol=tolerance, atol=tolerance)
+    assert torch.equal(net.backbone(net.normalise(images)), expected)
     assert (net.prefix, net.grid, net.pooling) == (1, (4, 4), pooling)
 
 
