@@ -227,6 +227,7 @@ def test_a_mismatch_names_the_keys(vit, tmp_path, kind, words):
     ("architecture", "given", "image", "words"),
     [
         ("vit_tiny_patch16_22", {}, IMAGE, "is no model of timm .*did you mean 'vit_tiny_patch16_224'"),
+        ("simmim_vitt", {}, IMAGE, "did you mean 'simmim_vit'"),
         ("convnext_atto", {}, IMAGE, "neither a ViT nor a ResNet"),
         (VIT, {}, {"size": 32, "patch": 8}, r"patches of 16 pixels, but image\.patch is 8; set image\.patch: 16"),
         ("test_vit2", {}, IMAGE, "not a plain ViT"),

@@ -54,9 +54,11 @@ def network(
     from timm.models import model_entrypoint
 
     if not timm.is_model(name):
+        from unmask.models import official
         from unmask.registry import suggest
 
-        raise ValueError(f"'{name}' is no model of timm {timm.__version__}; {suggest(name, timm.list_models())}")
+        known = [official.NAME, *timm.list_models()]
+        raise ValueError(f"'{name}' is no model of timm {timm.__version__}; {suggest(name, known)}")
     family = FAMILIES.get(model_entrypoint(name).__module__)
     if family is None:
         raise ValueError(f"{name} is neither a ViT nor a ResNet of timm; give one of those")
