@@ -128,6 +128,9 @@ def transfer(encoder: dict[str, torch.Tensor], model: Classifier | ConvClassifie
     absent = [k for k in own if k not in shared and not k.startswith(FRESH)]
     if absent:
         raise ValueError(f"the encoder lacks {', '.join(absent[:3])}")
+    other = [f"{k} {tuple(v.shape)} for {tuple(own[k].shape)}" for k, v in shared.items() if v.shape != own[k].shape]
+    if other:
+        raise ValueError(f"the encoder has {', '.join(other[:3])}{' ...' if len(other) > 3 else ''}")
     model.load_state_dict({**own, **shared})
     if "mask_token" in encoder:
         model.mask_token = nn.Parameter(encoder["mask_token"].clone(), requires_grad=False)
