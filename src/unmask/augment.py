@@ -27,11 +27,9 @@ class Augmented:
     ):
         n = len(images)
         self.images = images
-        self.batches = list(torch.randperm(n, generator=generator).split(batch))
-        if len(self.batches[-1]) == 1 and len(self.batches) > 1 < batch:
-            self.batches[-2:] = [torch.cat(self.batches[-2:])]
+        self.batches = in_batches(torch.randperm(n, generator=generator), batch)
         self.flip = torch.rand(n, generator=generator) < 0.5
-        self.theta = _crops(n, crop_scale, generator) if crop_scale else None
+        self.theta = crops(n, crop_scale, generator) if crop_scale else None
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -52,7 +50,15 @@ class Augmented:
             yield images, index
 
 
-def _crops(n: int, scale: tuple[float, float], generator: torch.Generator) -> torch.Tensor:
+def in_batches(order: torch.Tensor, batch: int) -> list[torch.Tensor]:
+    """An epoch's order [N] in batches; a single image that is left over joins the last one."""
+    batches = list(order.split(batch))
+    if len(batches[-1]) == 1 and len(batches) > 1 < batch:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def crops(n: int, scale: tuple[float, float], generator: torch.Generator) -> torch.Tensor:
     """Affine matrices [n, 2, 3] that map the output frame onto a random crop inside the image."""
     area = scale[0] + (scale[1] - scale[0]) * torch.rand(n, generator=generator)
     ratio = torch.exp(math.log(3 / 4) + math.log(16 / 9) * torch.rand(n, generator=generator))

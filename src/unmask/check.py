@@ -18,6 +18,7 @@ def run(config: Config, *, time: bool = False) -> None:
     passes = (f"{stage} {cost.total / 1e6:.3g} M" for stage, cost in plan.passes(config).items())
     lines = {
         "domains": ", ".join(config["domains"]),
+        **_pool(config),
         "encoders": ", ".join(f"{name} ({config.ratio_words(name)})" for name in config["encoders"]),
         "models": f"{len(config.models)} = domains x encoders x {pretrain} x {finetune} seeds",
         "explainers": f"{sum(map(len, groups.values()))} in {len(groups)} groups, on {images} test images a domain",
@@ -34,3 +35,14 @@ def run(config: Config, *, time: bool = False) -> None:
         lines["time"] = f"at most about {minutes:.0f} minutes on {cores} idle cores ({one})"
     for name, text in lines.items():
         print(f"{name:<12}{text}")
+
+
+def _pool(config: Config) -> dict[str, str]:
+    """A pool of the user's own, if there is one."""
+    given = config["pretrain"].get("pool")
+    if not given:
+        return {}
+    from unmask.pool import count
+
+    images = count(given["path"], given["kind"])
+    return {"pool": f"about {images} images in {given['path']} ({given['kind']}), instead of the domains'"}

@@ -122,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
     )
     what = data.add_mutually_exclusive_group(required=True)
     what.add_argument("--domain")
-    what.add_argument("--pool", action="store_true", help="join the domains' unlabelled images")
+    what.add_argument("--pool", action="store_true", help="join the domains' unlabelled images, or list pretrain.pool")
     pretrain = command("pretrain", "stage 2: pretrain an encoder on the pool")
     pretrain.add_argument("--encoder", required=True)
     pretrain.add_argument("--pretrain-seed", type=int, default=0)

@@ -115,6 +115,22 @@ class Config:
         """Those of them that learn to fill in what is masked, and so have a network that does."""
         return [name for name, spec in self["encoders"].items() if spec["method"] in MASKED]
 
+    def pretraining_of(self, encoder: str) -> str:
+        """The encoder whose pretraining another starts from: mostly itself.
+
+        One that says how patches are missing in fine-tuning is a condition of that, and shares the pretraining of the
+        first encoder that is pretrained as it would be.
+        """
+        spec = self["encoders"][encoder]
+        if encoders.MISSING not in spec or encoder not in self.pretrained:
+            return encoder
+        alike = encoders.pretraining(spec)
+        return next(name for name, one in self["encoders"].items() if encoders.pretraining(one) == alike)
+
+    def missing(self, encoder: str) -> str | None:
+        """How patches are missing in an encoder's fine-tuning: `none` or None for not at all."""
+        return self["encoders"][encoder].get(encoders.MISSING, self["finetune"].get(encoders.MISSING))
+
     def domain(self, name: str) -> tuple[registry.Plugin, dict[str, Any]]:
         """A domain's plug-in and its options, defaults filled in."""
         spec = dict(self["domains"][name] or {})
@@ -250,7 +266,8 @@ def _fill(data: dict[str, Any], schema: dict[str, Any]) -> None:
 def _check(config: Config) -> None:
     _check_sizes(config)
     sizes = {**config["image"], "cell": config["pretrain"]["mask_cell"], "width": config["model"]["width"]}
-    encoders.check(config["encoders"], **sizes)
+    encoders.check(config["encoders"], **sizes, missing=config["finetune"].get(encoders.MISSING))
+    _check_pool(config)
     _check_domains(config)
     _check_explainers(config)
     _check_metrics(config)
@@ -284,6 +301,21 @@ def _check_sizes(config: Config) -> None:
     width, heads = config["model"]["width"], config["model"]["heads"]
     if width % heads:
         raise UserError(f"model.width: {width} is not a multiple of model.heads {heads}")
+
+
+def _check_pool(config: Config) -> None:
+    given = config["pretrain"].get("pool")
+    if not given:
+        return
+    from unmask import pool
+
+    pool.check(given["path"], given["kind"])
+    labels = [name for name, spec in config["encoders"].items() if spec["method"] == "supervised"]
+    if labels:
+        raise UserError(
+            f"encoders.{labels[0]}: it pretrains on labels, and the images of pretrain.pool are read without any; "
+            "remove one of the two"
+        )
 
 
 def _check_options(given: dict[str, Any], plugin: registry.Plugin, where: str) -> None:

@@ -90,6 +90,24 @@ def encoder_of(config: Config) -> Callable[[Any], list[Path]]:
     return of
 
 
+def shared_pretraining(config: Config) -> Callable[[Any], list[Path]]:
+    """A function of an encoder's wildcards: the weights of the encoder whose pretraining it shares, if there is one."""
+
+    def of(wildcards: Any) -> list[Path]:
+        source = config.pretraining_of(wildcards.encoder)
+        folder = Layout(config.results).encoder(source, int(wildcards.pretrain_seed))
+        return [folder / "encoder.safetensors"] if source != wildcards.encoder else []
+
+    return of
+
+
+def pool_sources(config: Config) -> list[Path]:
+    """What the pool is made of: the domains' images, or, where it lies on disk, those that it must not hold."""
+    names = ("val", "test") if config["pretrain"].get("pool") else ("train", "unlabelled")
+    layout = Layout(config.results)
+    return [layout.domain(domain) / f"{name}.safetensors" for domain in config["domains"] for name in names]
+
+
 def among(names: Iterable[str]) -> str:
     """A wildcard's pattern that is one of the names; with none, a pattern that nothing matches."""
     return "|".join(names) or "(?!)"

@@ -21,15 +21,18 @@ if TYPE_CHECKING:
     from unmask.domains import Split, Splits
 
 SPLITS = ("train", "val", "test")
+SHOWN = 10  # files skipped from a pool that the log names
 
 
 def settings(config: Config, *, domain: str | None = None, pool: bool = False) -> dict[str, Any]:
     """What the job's result depends on: options, seed, code, versions and the state of the folders it reads."""
     if pool:
+        given = config["pretrain"].get("pool")
         return {
             "domains": list(config["domains"]),
+            **(_own_pool(given) | {"size": config["image"]["size"]} if given else {}),
             "code": digest.code("unmask.data"),
-            "versions": digest.versions("numpy", "safetensors"),
+            "versions": digest.versions("numpy", "safetensors", *(["pillow", "timm"] if given else [])),
         }
     plugin, options = _plugin(config, domain)
     folders = {key: digest.listing(options[key]) for key in plugin.meta.get("folders", []) if options[key]}
@@ -45,8 +48,13 @@ def settings(config: Config, *, domain: str | None = None, pool: bool = False) -
 
 
 def run(config: Config, *, domain: str | None = None, pool: bool = False) -> None:
-    """Write one domain's files, or with `pool` the join of all domains' train and unlabelled images."""
-    if pool:
+    """Write one domain's files, or with `pool` the join of all domains' train and unlabelled images.
+
+    Where the config names a pool of its own, that is listed instead.
+    """
+    if pool and config["pretrain"].get("pool"):
+        _list_pool(config)
+    elif pool:
         _write_pool(config)
     else:
         _write_domain(config, domain)
@@ -104,9 +112,46 @@ def _write_pool(config: Config) -> None:
     if len(sizes) > 1:
         raise UserError(f"{layout.pool.parent}: the domains' images differ in size; run `unmask data` for each again")
     files.write_table(layout.pool.with_suffix(".csv"), pd.DataFrame(rows))
+    layout.pool.with_name("pool_skipped.csv").unlink(missing_ok=True)
     # The classes of all domains stand side by side, for pretraining on labels; -1 is an image without one.
     arrays = {"images": np.concatenate(parts), "labels": np.concatenate(labels).astype(np.int64)}
     files.write_arrays(layout.pool, arrays, {"classes": "\n".join(classes)})
+
+
+def _own_pool(given: dict[str, Any]) -> dict[str, Any]:
+    """What the list of a pool on disk depends on."""
+    spec = {key: value for key, value in given.items() if key != "workers"}
+    return {"pool": spec, "folder": digest.listing(given["path"])}
+
+
+def _list_pool(config: Config) -> None:
+    """The list of a pool on disk, without the images that a domain holds out for validation or test."""
+    import pandas as pd
+
+    from unmask import pool
+
+    layout, given = Layout(config.results), config["pretrain"]["pool"]
+    held_out = {
+        hashlib.sha256(image.tobytes()).digest()
+        for domain in config["domains"]
+        for split in ("val", "test")
+        for image in files.read_arrays(layout.domain(domain) / f"{split}.safetensors")["images"]
+    }
+    listing = pool.build(**given, size=config["image"]["size"], held_out=held_out)
+    counts = {"images": len(listing.pool), "skipped": len(listing.skipped), "held_out": listing.held_out}
+    rows = [{"domain": "", "source": source, "count": n} for source, n in counts.items()]
+    files.write_table(layout.pool.with_suffix(".csv"), pd.DataFrame(rows))
+    skipped = pd.DataFrame(listing.skipped.items(), columns=["file", "reason"])
+    files.write_table(layout.pool.with_name("pool_skipped.csv"), skipped)
+    pool.write(listing, layout.pool)
+    print(
+        f"pool: {counts['images']} images of {given['path']}; {counts['skipped']} skipped as corrupt, "
+        f"{counts['held_out']} left out as validation or test images of the domains"
+    )
+    for reason in [*listing.skipped.values()][:SHOWN]:
+        print(f"pool: {reason}")
+    if counts["skipped"] > SHOWN:
+        print(f"pool: and {counts['skipped'] - SHOWN} more, in {layout.pool.with_name('pool_skipped.csv')}")
 
 
 def _arrays(split: Split) -> dict[str, np.ndarray]:

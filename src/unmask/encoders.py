@@ -35,6 +35,8 @@ METHODS = {
 }
 UNTRAINED = tuple(name for name, method in METHODS.items() if not method.pretrained)
 MASKED = tuple(name for name, method in METHODS.items() if "mask_ratio" in method.needs)
+TOKEN = ("simmim", "simmim_siamese")  # a mask token goes through the encoder in pretraining
+MISSING = "missing"  # the one key that every method takes: it is of fine-tuning
 _GIVE = {
     "mask_ratio": "a share between 0 and 1, such as 0.6, or a range, such as [0.2, 0.8]",
     "weights": "the file with the weights, .safetensors or .pth",
@@ -59,6 +61,11 @@ def effective_ratio(cells: int, ratio: float | list[float]) -> float:
     return sum(count * max(0.0, min(high, count) - max(low, count - 1)) for count in counts) / (high - low) / cells
 
 
+def pretraining(spec: Spec) -> Spec:
+    """What of an entry decides its pretraining."""
+    return {key: value for key, value in spec.items() if key != MISSING}
+
+
 def unit(spec: Spec, patch: int, cell: int) -> int:
     """Pixels a side of what is masked at once: SimMIM's cells, MAE's patches, of an import what its entry says."""
     return patch if spec["method"] == "mae" else spec.get("mask_cell", cell)
@@ -77,15 +84,23 @@ def series(spec: Spec) -> str | None:
     if isinstance(spec.get("mask_ratio"), list) or spec["method"] not in MASKED:
         return None
     own = {key: spec[key] for key, value in METHODS[spec["method"]].defaults.items() if spec[key] != value}
+    if spec.get(MISSING, "none") != "none":
+        own[MISSING] = spec[MISSING]
     return " ".join([spec["method"], *(f"{key}={value}" for key, value in own.items())])
 
 
-def check(encoders: Mapping[str, Spec], *, size: int, patch: int, cell: int, width: int) -> None:
-    """Hold every entry to its method; raises `UserError` naming the first mistake."""
+def check(
+    encoders: Mapping[str, Spec], *, size: int, patch: int, cell: int, width: int, missing: str | None = None
+) -> None:
+    """Hold every entry to its method; raises `UserError` naming the first mistake.
+
+    `missing` is how patches are removed in fine-tuning where an entry does not say it.
+    """
     seen: dict[str, str] = {}
     for name, spec in encoders.items():
         where = f"encoders.{name}"
         _check_keys(where, spec)
+        _check_missing(name, spec, missing)
         if "mask_cell" in spec:
             _check_cell(f"{where}.mask_cell", spec, size, patch)
         if "mask_ratio" in spec:
@@ -116,7 +131,7 @@ def _check_keys(where: str, spec: Spec) -> None:
         if key not in spec:
             raise UserError(f"{where}: the key '{key}' is missing; give {_GIVE[key]}")
     for key in spec:
-        if key != "method" and key not in (*method.needs, *method.defaults):
+        if key not in ("method", MISSING) and key not in (*method.needs, *method.defaults):
             if key == "mask_ratio" and not method.pretrained:
                 raise UserError(f"{where}.{key}: an encoder trained from scratch has no mask; remove the key")
             owners = [name for name, one in METHODS.items() if key in (*one.needs, *one.defaults)]
@@ -131,6 +146,20 @@ def _check_cell(where: str, spec: Spec, size: int, patch: int) -> None:
         raise UserError(f"{where}: it goes with a mask ratio; give the key 'mask_ratio', too, or remove this one")
     if cell % patch or size % cell:
         raise UserError(f"{where}: {cell} is not a multiple of image.patch {patch} that divides image.size {size}")
+
+
+def _check_missing(name: str, spec: Spec, missing: str | None) -> None:
+    """Whether the encoder has what is to stand for missing patches; of imports only the weights tell."""
+    asked, method = spec.get(MISSING, missing), spec["method"]
+    key = f"encoders.{name}.{MISSING}" if MISSING in spec else f"finetune.{MISSING}"
+    right = f"use native, which is each encoder's own, or set encoders.{name}.{MISSING} to another"
+    if asked == "mask_token" and method not in (*TOKEN, "imported"):
+        raise UserError(
+            f"{key}: mask_token asks for a token that went through the encoder in pretraining, and no {method} "
+            f"encoder, such as {name}, has one; {right}"
+        )
+    if asked == "token_drop" and method == "resnet18":
+        raise UserError(f"{key}: token_drop asks for a transformer, and {name} is a resnet18; {right}")
 
 
 def _check_ratio(where: str, ratio: float | list[float], cells: int) -> None:

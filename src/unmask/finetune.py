@@ -42,6 +42,7 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
         raise UserError(f"--domain, --encoder: the config has no model {domain} x {encoder}")
     import torch
 
+    from unmask import missing
     from unmask.device import resolve
     from unmask.training import Resume
 
@@ -54,6 +55,7 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
     torch.manual_seed(seeds.derive(*base, "weights"))
     model, origin = _start(config, model_id, architecture)
     model.to(device)
+    removal = missing.chosen(config.missing(encoder), model, encoder)
     optimiser = _optimiser(model, recipe)
 
     own = settings(config, domain=domain, encoder=encoder, pretrain_seed=pretrain_seed, finetune_seed=finetune_seed)
@@ -70,7 +72,7 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
             torch.manual_seed(seeds.derive(*base, "drop path", epoch))
             generator = seeds.torch_generator(*base, "epoch", epoch)
             label = f"finetune {model_id.folder}"
-            loss = _epoch(model, optimiser, splits["train"], recipe, epoch, generator, progress, label)
+            loss = _epoch(model, optimiser, splits["train"], recipe, epoch, generator, progress, label, removal)
             history.append({"epoch": epoch + 1, "loss": loss, **_validate(model, splits["val"], device)})
             if _best(history) is history[-1]:
                 best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
@@ -92,6 +94,7 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
             "pretrain_seed": pretrain_seed,
             "finetune_seed": finetune_seed,
             "classes": classes,
+            **({"missing": removal} if removal else {}),
             "epoch": chosen["epoch"],
             "accuracy": {"val": chosen["val_accuracy"], "test": accuracy},
             "train_sha256": train_sha256,
@@ -134,7 +137,10 @@ def _start(
     try:
         transfer(checkpoint.load_state(path), model)
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"{path} does not fit the model in the config: {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"{path} does not fit the model in the config: {' '.join(str(error).split())}; give image and model the "
+            "sizes that it was pretrained with, or run the stage pretrain again"
+        ) from None
     return model, {"method": sidecar["method"], "mask_ratio": sidecar["mask_ratio"], "encoder_sha256": sha256(path)}
 
 
@@ -161,24 +167,27 @@ def _epoch(
     generator: torch.Generator,
     progress: tqdm,
     label: str,
+    removal: str | None,
 ) -> float:
-    """One pass over the training images, flipped at random; returns the mean loss."""
+    """One pass over the training images, flipped at random, patches `missing` by a removal; returns the mean loss."""
     import torch
     from torch.nn import functional
 
+    from unmask import missing
     from unmask.augment import Augmented
     from unmask.training import cosine, scaled_rate, set_learning_rate, train_step
 
     device = next(model.parameters()).device
     labels = torch.from_numpy(train["labels"]).to(device)
     batches = Augmented(torch.from_numpy(train["images"]), recipe["batch"], generator)
+    lacking = missing.lacking(removal, model, len(labels), generator)
     rate = scaled_rate(recipe["base_learning_rate"], recipe["batch"])
     steps, warmup = len(batches) * recipe["epochs"], round(len(batches) * recipe["warmup_epochs"])
     model.train()
     total = 0.0
     for step, (batch, index) in enumerate(batches):
         set_learning_rate(optimiser, rate * cosine(epoch * len(batches) + step, steps=steps, warmup=warmup))
-        logits = model(batch.to(device))
+        logits = model(lacking(batch.to(device), index))
         loss = functional.cross_entropy(logits, labels[index], label_smoothing=recipe["label_smoothing"])
         where = f"{label}, epoch {epoch + 1}"
         total += train_step(loss, model, optimiser, recipe["gradient_clip"], where) * len(index)

@@ -20,7 +20,8 @@ class Layout:
 
     @property
     def pool(self) -> Path:
-        """The images of all domains for pretraining, with labels where they have any (-1 = none)."""
+        """The images of all domains for pretraining, with labels where they have any (-1 = none); or the list of a pool
+        that stays on disk."""
         return self.results / "1_data" / "pool.safetensors"
 
     def encoder(self, name: str, seed: int) -> Path:

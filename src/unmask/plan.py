@@ -149,8 +149,14 @@ def _pretrain(config: Config, images: dict[str, dict[str, int]]) -> Passes:
     """Every image of the pool once an epoch, two views of it under a contrast; with labels, those that have one."""
     labelled = sum(counts["train"] for counts in images.values())
     pool = labelled + sum(counts["unlabelled"] for counts in images.values())
+    own = config["pretrain"].get("pool")
+    if own:
+        from unmask.pool import count
+
+        pool = count(own["path"], own["kind"])
     once = {"simmim": pool, "simmim_siamese": 2 * pool, "mae": pool, "supervised": labelled, "imported": 0}
-    total = sum(once[config["encoders"][name]["method"]] for name in config.pretrained)
+    trained = [name for name in config.pretrained if config.pretraining_of(name) == name]
+    total = sum(once[config["encoders"][name]["method"]] for name in trained)
     return Passes(backward=len(config["seeds"]["pretrain"]) * config["pretrain"]["epochs"] * total)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unmask import digest, seeds
+from unmask import digest, encoders, seeds
 from unmask.config import Config
 from unmask.errors import UserError
-from unmask.files import sha256, write_table
+from unmask.files import copy, read_json, sha256, write_json, write_table
 from unmask.layout import Layout
 from unmask.progress import bar
 
@@ -25,14 +25,15 @@ ENOUGH = 10  # held-out images, of which fewer have no rank to speak of
 
 def settings(config: Config, *, encoder: str, pretrain_seed: int) -> dict[str, Any]:
     """All that decides this stage's result besides the pool."""
-    spec = config["encoders"][encoder]
+    spec = encoders.pretraining(config["encoders"][encoder])
     return {
         "seed": [config["seed"], pretrain_seed],
         "encoder": spec,
+        **_shared(config, encoder),
         **({"weights": sha256(spec["weights"])} if spec["method"] == "imported" else {}),
         "image": config["image"],
         "model": config["model"],
-        "pretrain": config["pretrain"],
+        "pretrain": _recipe(config),
         "code": digest.code("unmask.pretrain"),
         "versions": digest.versions("torch", "timm"),
     }
@@ -47,10 +48,42 @@ def run(config: Config, *, encoder: str, pretrain_seed: int) -> None:
     if encoder not in config.pretrained:
         known = ", ".join(config.pretrained) or "(this config has none)"
         raise UserError(f"--encoder: '{encoder}' is not an encoder that is pretrained; it must be one of {known}")
-    if config["encoders"][encoder]["method"] == "imported":
+    if config.pretraining_of(encoder) != encoder:
+        _take_over(config, encoder, pretrain_seed)
+    elif config["encoders"][encoder]["method"] == "imported":
         _bring_in(config, encoder, pretrain_seed)
     else:
         _train(config, encoder, pretrain_seed)
+
+
+def _recipe(config: Config) -> dict[str, Any]:
+    """The section `pretrain`, less what changes no result: how many processes read the pool."""
+    recipe = dict(config["pretrain"])
+    if "pool" in recipe:
+        recipe["pool"] = {key: value for key, value in recipe["pool"].items() if key != "workers"}
+    return recipe
+
+
+def _shared(config: Config, encoder: str) -> dict[str, str]:
+    source = config.pretraining_of(encoder)
+    return {"pretrained_as": source} if source != encoder else {}
+
+
+def _take_over(config: Config, encoder: str, pretrain_seed: int) -> None:
+    """The finished pretraining of another encoder, which differs in its fine-tuning alone: copies of its files."""
+    from unmask.models import checkpoint
+
+    layout, source = Layout(config.results), config.pretraining_of(encoder)
+    old, new = layout.encoder(source, pretrain_seed), layout.encoder(encoder, pretrain_seed)
+    sidecar = read_json(old / "encoder.json")
+    checkpoint.load_state(old / "encoder.safetensors")  # says what is wrong with a file that is not whole
+    own = settings(config, encoder=encoder, pretrain_seed=pretrain_seed)
+    for name in ("history.csv", "reconstruction.png"):
+        if (old / name).is_file():
+            copy(old / name, new / name)
+    write_json(new / "encoder.json", {**sidecar, "encoder": encoder, "settings": own})
+    copy(old / "encoder.safetensors", new / "encoder.safetensors")  # last: it vouches for the others
+    print(f"{encoder}: the pretraining of {source}")
 
 
 def _train(config: Config, encoder: str, pretrain_seed: int) -> None:
@@ -191,12 +224,10 @@ def _epoch(
     label: str,
 ) -> dict[str, float]:
     """One pass over the images; returns the mean loss and the means of its parts."""
-    from unmask.augment import Augmented
     from unmask.training import cosine, scaled_rate, set_learning_rate, train_step
 
     device = next(model.parameters()).device
-    batches = Augmented(task.images, recipe["batch"], generator, crop_scale=tuple(recipe["crop_scale"]))
-    given = task.given(generator)
+    batches, given = task.epoch(recipe["batch"], generator, tuple(recipe["crop_scale"]))
     rate = scaled_rate(recipe["base_learning_rate"], recipe["batch"])
     steps, warmup = len(batches) * recipe["epochs"], round(len(batches) * recipe["warmup_epochs"])
     model.train()

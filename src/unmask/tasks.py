@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from unmask.augment import Augmented
+    from unmask.streaming import Given, Stored, Streamed
+
 HELD_OUT = 0.02  # of the pool, never trained on: the history's second curve and the pictures
 DISTANCES = 256  # masks that AvgDist is the mean over
 
@@ -25,19 +28,40 @@ DISTANCES = 256  # masks that AvgDist is the mean over
 class Task:
     """What a method trains on.
 
-    images, held            uint8 [N, H, W, 3], to train on and held out
-    given                   a generator to what goes with each of `images`: masks bool [N, gh, gw], or labels [N]
+    images                  to train on: uint8 [N, H, W, 3], or where they are on disk
+    held                    held out, uint8 [N, H, W, 3]
+    given                   a number and a generator to what goes with so many of `images`: masks bool [n, gh, gw], or
+                            the labels [N] of all
     held_given              the same of `held`
     build                   the network with fresh weights
     facts                   for the side-car
     """
 
-    images: torch.Tensor
-    given: Callable[[torch.Generator], torch.Tensor]
+    images: torch.Tensor | Stored
+    given: Callable[[int, torch.Generator], torch.Tensor]
     held: torch.Tensor
     held_given: torch.Tensor
     build: Callable[[], nn.Module]
     facts: dict[str, Any]
+
+    def epoch(
+        self,
+        batch: int,
+        generator: torch.Generator,
+        crop_scale: tuple[float, float],
+    ) -> tuple[Augmented | Streamed, torch.Tensor | Given]:
+        """An epoch's batches, which yield images and their indices, and what goes with the images, by index."""
+        import torch
+
+        if isinstance(self.images, torch.Tensor):
+            from unmask.augment import Augmented
+
+            batches = Augmented(self.images, batch, generator, crop_scale)
+            return batches, self.given(len(self.images), generator)
+        from unmask.streaming import Given, Streamed
+
+        streamed = Streamed(self.images, batch, generator, crop_scale)
+        return streamed, Given(streamed, self.given)
 
 
 def task_of(config: Config, encoder: str) -> Task:
@@ -52,15 +76,15 @@ def _masks(config: Config, encoder: str) -> Task:
     from unmask.models import pretraining
 
     spec, draw = config["encoders"][encoder], _masks_of(config, encoder)
-    train, held, _ = _split(config)
+    train, held, about = _from_disk(config) if config["pretrain"].get("pool") else (*_split(config)[:2], {})
     options = {key: spec[key] for key in METHODS[spec["method"]].defaults}
     return Task(
         train,
-        lambda generator: draw(len(train), generator=generator),
+        lambda n, generator: draw(n, generator=generator),
         held,
         draw(len(held), generator=seeds.torch_generator(config["seed"], "pretrain", "held-out masks")),
         lambda: pretraining.build(spec["method"], {**config["image"], **config["model"]}, options),
-        {"network": options, **mask_facts(config, encoder)},
+        {"network": options, **mask_facts(config, encoder), **about},
     )
 
 
@@ -106,12 +130,32 @@ def _labels(config: Config, encoder: str) -> Task:
     options = {"classes": len(classes)}
     return Task(
         train[some],
-        lambda generator: labels[some],
+        lambda n, generator: labels[some],
         held[some_held],
         held_labels[some_held],
         lambda: pretraining.build("supervised", {**config["image"], **config["model"]}, options),
         {"network": options, "mask_ratio": None, "classes": classes},
     )
+
+
+def _from_disk(config: Config) -> tuple[Stored, torch.Tensor, dict[str, Any]]:
+    """As `_split`, of the pool in the config: images to train on, which stay on disk, held-out ones, and facts."""
+    from unmask import pool
+    from unmask.streaming import Stored
+
+    given, size = config["pretrain"]["pool"], config["image"]["size"]
+    listed, counts = pool.load(Layout(config.results).pool, given["path"])
+    train, held = (Stored(listed, rows.numpy(), size, given["workers"]) for rows in _held_out(config, len(listed)))
+    return train, held.whole(), {"pool": {"kind": given["kind"], **counts}}
+
+
+def _held_out(config: Config, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The numbers of the images to train on and of those held out, of `n`, the same for every encoder."""
+    import torch
+
+    order = torch.randperm(n, generator=seeds.torch_generator(config["seed"], "pretrain", "held out"))
+    held_out = max(1, min(256, round(HELD_OUT * n)))
+    return order[held_out:], order[:held_out]
 
 
 def _split(config: Config) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
@@ -120,12 +164,11 @@ def _split(config: Config) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tens
 
     pool = Layout(config.results).pool
     arrays = read_arrays(pool)
+    if "images" not in arrays:
+        raise UserError(f"{pool} is the list of another pool; run `unmask data --pool` again")
     images = torch.from_numpy(arrays["images"])
     if len(images) < 2:
         raise UserError(f"{pool} holds {len(images)} images; pretraining needs at least 2")
-    generator = seeds.torch_generator(config["seed"], "pretrain", "held out")
-    order = torch.randperm(len(images), generator=generator)
-    held_out = max(1, min(256, round(HELD_OUT * len(images))))
-    train, held = order[held_out:], order[:held_out]
+    train, held = _held_out(config, len(images))
     labels = torch.from_numpy(arrays["labels"]) if "labels" in arrays else None
     return images[train], images[held], None if labels is None else (labels[train], labels[held])

@@ -43,6 +43,22 @@ def test_the_shortcut_config_plants_a_tag_and_asks_who_finds_it():
     assert config["inside"]["what"] == ["causes"]
 
 
+def test_the_missingness_config_fine_tunes_one_pretraining_in_three_ways():
+    config = load(ROOT / "config/missingness.yaml")
+    assert {config.pretraining_of(name) for name in config["encoders"]} == {"simmim_60"}
+    assert [config.missing(name) for name in config["encoders"]] == [None, "mask_token", "token_drop"]
+    assert "missingness" in config["inside"]["what"]
+
+
+def test_the_pool_config_reads_images_from_where_a_user_has_them(tmp_path, monkeypatch):
+    (tmp_path / "my_pool/deeper").mkdir(parents=True)
+    (tmp_path / "my_pool/deeper/one.jpg").write_bytes(b"an image, as far as its name says")
+    monkeypatch.chdir(tmp_path)
+    config = load(ROOT / "config/pool.yaml")
+    assert config["pretrain"]["pool"] == {"path": "my_pool", "kind": "folder", "on_corrupt": "skip", "workers": 2}
+    assert config.pretraining_of("simmim_60_aware") == "simmim_60"
+
+
 def test_real_sample_differs_from_the_default_in_data_and_budgets_only():
     # Read without the check that its folders exist: the images are not part of the repository.
     filled, real = Config(BASE).data, yaml.safe_load((ROOT / "config/real-sample.yaml").read_text())
@@ -101,6 +117,11 @@ def test_real_sample_differs_from_the_default_in_data_and_budgets_only():
         ("pretrain/epochs", 0, ["pretrain.epochs", "0"]),
         ("pretrain/epochs", "ten", ["pretrain.epochs", "'ten'", "integer"]),
         ("pretrain/crop_scale", [1.0, 0.5], ["pretrain.crop_scale"]),
+        ("pretrain/pool", {"kind": "folder"}, ["pretrain.pool", "'path' is missing"]),
+        ("pretrain/pool", {"path": "no/such"}, ["pretrain.pool.path", "'no/such' does not exist"]),
+        ("pretrain/pool", {"path": ".", "kind": "tar"}, ["pretrain.pool.kind", "'tar'"]),
+        ("finetune/missing", "mask_token", ["finetune.missing", "scratch", "native", "encoders.scratch.missing"]),
+        ("finetune/missing", True, ["finetune.missing", "True"]),
         ("model/heads", 5, ["model.width", "model.heads 5"]),
         ("plugins", ["no/such.py"], ["no/such.py", "does not exist"]),
         ("explain", None, ["'explain' is missing"]),

@@ -22,7 +22,8 @@ class Settings:
     """What the stage asks of a config, without the plug-ins of other kinds."""
 
     def __init__(self, results, domains, size=32, seed=0):
-        self.results, self.sections = results, {"domains": domains, "image": {"size": size}, "seed": seed}
+        self.results = results
+        self.sections = {"domains": domains, "image": {"size": size}, "seed": seed, "pretrain": {}}
 
     def __getitem__(self, key):
         return self.sections[key]

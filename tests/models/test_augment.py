@@ -2,7 +2,7 @@
 
 import torch
 
-from unmask.augment import Augmented, _crops
+from unmask.augment import Augmented, crops
 
 
 def images(n=37):
@@ -46,8 +46,8 @@ def test_without_crop_images_are_flipped_or_left():
     assert 5 < flipped.sum() < 32
 
 
-def test_crops_stay_inside_and_keep_the_area():
-    theta = _crops(2000, (0.67, 1.0), torch.Generator().manual_seed(0))
+def testcrops_stay_inside_and_keep_the_area():
+    theta = crops(2000, (0.67, 1.0), torch.Generator().manual_seed(0))
     for axis in (0, 1):
         half, centre = theta[:, axis, axis], theta[:, axis, 2]
         assert ((centre.abs() + half) <= 1 + 1e-6).all()

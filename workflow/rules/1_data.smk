@@ -27,11 +27,7 @@ rule data_domain:
 
 rule data_pool:
     input:
-        arrays=[
-            f"{RESULTS}/1_data/{domain}/{name}.safetensors"
-            for domain in CONFIG["domains"]
-            for name in ("train", "unlabelled")
-        ],
+        arrays=dag.pool_sources(CONFIG),
     output:
         arrays=f"{RESULTS}/1_data/pool.safetensors",
         table=f"{RESULTS}/1_data/pool.csv",
@@ -39,6 +35,7 @@ rule data_pool:
         f"{RESULTS}/logs/1_data/pool.log",
     benchmark:
         f"{RESULTS}/benchmarks/1_data/pool.tsv"
+    threads: max(1, CONFIG["pretrain"].get("pool", {}).get("workers", 1))
     params:
         config=f"{RESULTS}/config.json",
         settings=dag.settings(CONFIG, "data", pool=True),

@@ -2,6 +2,7 @@
 rule pretrain_encoder:
     input:
         pool=f"{RESULTS}/1_data/pool.safetensors",
+        shared=dag.shared_pretraining(CONFIG),
     output:
         weights=f"{RESULTS}/2_pretrain/{{encoder}}/p{{pretrain_seed}}/encoder.safetensors",
         sidecar=f"{RESULTS}/2_pretrain/{{encoder}}/p{{pretrain_seed}}/encoder.json",

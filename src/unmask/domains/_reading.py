@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -13,6 +14,7 @@ from unmask.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 IGNORED = {"thumbs.db", "desktop.ini"}
+DEEP = "F"  # Pillow's mode of the images that have more than 8 bits
 THIN = 0.25  # share of a resized pixel that must be evidence
 
 
@@ -38,30 +40,33 @@ class Reader:
 
     def add(self, path: Path) -> tuple[int, int]:
         """Read a file; returns its (width, height). Raises `UserError` where it is no whole image."""
-        with _opened(path) as image:
-            deep = image.mode.startswith(("I", "F"))
-            image = ImageOps.exif_transpose(image)
+        with opened(path, str(path)) as image:
             extent = image.size
-            if deep:
-                image = _deep(image, path)
+            if image.mode == DEEP:
                 self._deep.append(len(self._read))
                 self._largest = max(self._largest, image.getextrema()[1])
-            else:
-                image = _on_white(image)
             resized = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
             self._read.append(np.asarray(resized))
         return extent
 
     def images(self) -> np.ndarray:
         """All images in the order of reading, uint8 [N, size, size, 3]."""
-        scale = 1.0 if self._largest <= 1 else 2.0 ** max(8, np.ceil(np.log2(self._largest + 1))) - 1
+        scale = scale_of(self._largest)
         images = np.zeros((len(self._read), self.size, self.size, 3), np.uint8)
         deep = set(self._deep)
         for i, pixels in enumerate(self._read):
-            if i in deep:
-                pixels = np.round(np.clip(pixels / scale, 0, 1) * 255)[..., None]
-            images[i] = pixels
+            images[i] = to_bytes(pixels, scale) if i in deep else pixels
         return images
+
+
+def scale_of(largest: float) -> float:
+    """What deep grey levels are divided by, from the largest that there is."""
+    return 1.0 if largest <= 1 else 2.0 ** max(8, np.ceil(np.log2(largest + 1))) - 1
+
+
+def to_bytes(levels: np.ndarray, scale: float) -> np.ndarray:
+    """Deep grey levels [H, W] over their scale, as uint8 [H, W, 1]."""
+    return np.round(np.clip(levels / scale, 0, 1) * 255)[..., None].astype(np.uint8)
 
 
 def read_mask(path: Path, size: int, extent: tuple[int, int], image: str) -> np.ndarray:
@@ -71,7 +76,7 @@ def read_mask(path: Path, size: int, extent: tuple[int, int], image: str) -> np.
     vanishes. An empty mask stays empty. Raises `UserError` where the mask's size is not `extent`, its image's
     (width, height).
     """
-    with _opened(path) as mask:
+    with _decoded(path, str(path)) as mask:
         mask = ImageOps.exif_transpose(mask)
         if mask.size != extent:
             raise UserError(
@@ -86,14 +91,26 @@ def read_mask(path: Path, size: int, extent: tuple[int, int], image: str) -> np.
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+    """The image, turned upright: colours on white (RGB), or grey levels of more than 8 bits as they are (`DEEP`).
+
+    Raises `UserError` with the file's `name` where it is no whole image.
+    """
+    with _decoded(source, name) as image:
+        deep = image.mode.startswith(("I", "F"))
+        image = ImageOps.exif_transpose(image)
+        yield _deep(image, name) if deep else _on_white(image)
+
+
+@contextmanager
+def _decoded(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     """The decoded image; whatever Pillow finds wrong with it becomes one sentence."""
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             image.load()
             yield image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}); replace or remove it") from None
+        raise UserError(f"{name} cannot be read as an image ({error}); replace or remove it") from None
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -104,9 +121,9 @@ def _on_white(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _deep(image: Image.Image, path: Path) -> Image.Image:
-    """Grey levels of more than 8 bits as Pillow's float mode."""
+def _deep(image: Image.Image, name: str) -> Image.Image:
+    """Grey levels of more than 8 bits as Pillow's float mode, `DEEP`."""
     values = np.asarray(image).astype(np.float32)
     if not np.isfinite(values).all() or values.min() < 0:
-        raise UserError(f"{path} has negative or undefined values; store it with values of 0 or more")
+        raise UserError(f"{name} has negative or undefined values; store it with values of 0 or more")
     return Image.fromarray(values)
