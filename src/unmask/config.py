@@ -267,6 +267,12 @@ def _check(config: Config) -> None:
     _check_sizes(config)
     sizes = {**config["image"], "cell": config["pretrain"]["mask_cell"], "width": config["model"]["width"]}
     encoders.check(config["encoders"], **sizes, missing=config["finetune"].get(encoders.MISSING))
+    if "missing_share" in config["finetune"] and not any(
+        config.missing(name) not in (None, "none") for name in config["encoders"]
+    ):
+        raise UserError(
+            "finetune.missing_share: no encoder is fine-tuned with patches missing; set finetune.missing to native"
+        )
     _check_pool(config)
     _check_domains(config)
     _check_explainers(config)

@@ -180,7 +180,7 @@ def _epoch(
     device = next(model.parameters()).device
     labels = torch.from_numpy(train["labels"]).to(device)
     batches = Augmented(torch.from_numpy(train["images"]), recipe["batch"], generator)
-    lacking = missing.lacking(removal, model, len(labels), generator)
+    lacking = missing.lacking(removal, model, len(labels), generator, recipe.get("missing_share", 1.0))
     rate = scaled_rate(recipe["base_learning_rate"], recipe["batch"])
     steps, warmup = len(batches) * recipe["epochs"], round(len(batches) * recipe["warmup_epochs"])
     model.train()

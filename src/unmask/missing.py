@@ -43,18 +43,24 @@ def chosen(asked: str | None, model: Classifier | ConvClassifier, encoder: str) 
     return asked
 
 
-def subsets(n: int, grid: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
-    """Patches to keep, bool [n, gh, gw]: as many absent as is drawn uniformly from none to all, anywhere."""
+def subsets(n: int, grid: tuple[int, int], generator: torch.Generator, share: float = 1.0) -> torch.Tensor:
+    """Patches to keep, bool [n, gh, gw]: as many absent as is drawn uniformly from none to all, anywhere.
+
+    Of about a `share` of the images; the others are whole.
+    """
     patches = grid[0] * grid[1]
     place = torch.rand(n, patches, generator=generator).argsort(1).argsort(1)
     absent = torch.randint(patches + 1, (n, 1), generator=generator)
+    absent *= torch.rand(n, 1, generator=generator) < share
     return (place >= absent).unflatten(1, grid)
 
 
-def lacking(removal: str | None, model: Classifier | ConvClassifier, n: int, generator: torch.Generator) -> Lacking:
+def lacking(
+    removal: str | None, model: Classifier | ConvClassifier, n: int, generator: torch.Generator, share: float = 1.0
+) -> Lacking:
     """For one epoch over `n` images: a function of images float32 [B, 3, H, W] in [0, 1] and their indices [B] to what
     the model is called with. Without a removal nothing is drawn, and images stay as they are."""
     if removal is None:
         return lambda images, index: images
-    keep, remove = subsets(n, model.grid, generator), REMOVALS[removal].remove
+    keep, remove = subsets(n, model.grid, generator, share), REMOVALS[removal].remove
     return lambda images, index: remove(model, images, keep[index].to(images.device))

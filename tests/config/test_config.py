@@ -121,6 +121,7 @@ def test_real_sample_differs_from_the_default_in_data_and_budgets_only():
         ("pretrain/pool", {"path": "no/such"}, ["pretrain.pool.path", "'no/such' does not exist"]),
         ("pretrain/pool", {"path": ".", "kind": "tar"}, ["pretrain.pool.kind", "'tar'"]),
         ("finetune/missing", "mask_token", ["finetune.missing", "scratch", "native", "encoders.scratch.missing"]),
+        ("finetune/missing_share", 0.5, ["finetune.missing_share", "set finetune.missing"]),
         ("finetune/missing", True, ["finetune.missing", "True"]),
         ("model/heads", 5, ["model.width", "model.heads 5"]),
         ("plugins", ["no/such.py"], ["no/such.py", "does not exist"]),

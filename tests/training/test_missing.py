@@ -38,6 +38,11 @@ def test_every_number_of_missing_patches_is_as_likely_and_every_patch():
     assert (few - 15 / 16).abs().max() < 0.03, "a single one is anywhere"
 
 
+def test_a_share_of_the_images_lacks_patches():
+    whole = missing.subsets(20_000, (4, 4), generator(), 0.3).flatten(1).all(1).double().mean()
+    assert whole == pytest.approx(0.7 + 0.3 / 17, abs=0.015), "the rest, and those of which no patch was drawn"
+
+
 @pytest.mark.parametrize("removal", missing.REMOVALS)
 def test_the_model_is_trained_with_the_removal_that_explainers_use(removal):
     network = SimMIM(**SIZES)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unmask.errors import UserError
 
@@ -109,6 +109,8 @@ def _decoded(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
         with Image.open(source) as image:
             image.load()
             yield image
+    except UnidentifiedImageError:  # whose own words name the object that was read, not the file
+        raise UserError(f"{name} cannot be read as an image (its format is not known); replace or remove it") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{name} cannot be read as an image ({error}); replace or remove it") from None
 
