@@ -79,6 +79,12 @@ def fill(encoders: dict[str, Spec]) -> None:
                 spec.setdefault(key, value)
 
 
+def condition(spec: Spec) -> str:
+    """The method, and how patches are missing in fine-tuning where the entry says so: with that it is another one."""
+    asked = spec.get(MISSING, "none")
+    return spec["method"] if asked == "none" else f"{spec['method']} {MISSING}={asked}"
+
+
 def series(spec: Spec) -> str | None:
     """What an encoder is one dose of: encoders of one series differ in a fixed mask ratio alone. None where in none."""
     if isinstance(spec.get("mask_ratio"), list) or spec["method"] not in MASKED:

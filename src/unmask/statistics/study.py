@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from unmask.encoders import series
+from unmask.encoders import condition, series
 from unmask.statistics.cells import Table
 from unmask.statistics.pools import Explainer, null
 
@@ -71,7 +71,7 @@ class Study:
 
     explainers: list[Explainer]
     encoders: list[str]
-    methods: list[str]  # [M], how each encoder was pretrained
+    methods: list[str]  # [M], how each encoder was pretrained, and a condition of its fine-tuning
     ratios: np.ndarray  # [M], the mean where each image draws its own, NaN without mask
     seeds: list[str]  # [S]
     metrics: list[Measured]
@@ -151,7 +151,7 @@ def study(config: Config, scores: pd.DataFrame, aliases: dict[str, str]) -> Stud
     return Study(
         [_explainer(config, entry) for entry in entries],
         encoders,
-        [config["encoders"][name]["method"] for name in encoders],
+        [condition(config["encoders"][name]) for name in encoders],
         np.array([config.mask_ratio(name) for name in encoders], np.float64),
         list(seeds),
         list(measured()),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from unmask.config import Config, ModelId
-from unmask.encoders import series
+from unmask.encoders import condition, series
 from unmask.errors import UserError
 from unmask.files import read_arrays, read_json, read_metadata, read_table
 from unmask.internals import cka
@@ -120,7 +120,7 @@ def study_of(config: Config, images: dict[str, list[str]], draws: str) -> Study:
     return Study(
         explainers=[],
         encoders=encoders,
-        methods=[config["encoders"][name]["method"] for name in encoders],
+        methods=[condition(config["encoders"][name]) for name in encoders],
         ratios=np.array([config.mask_ratio(name) for name in encoders], np.float64),
         seeds=seeds,
         metrics=[],
