@@ -56,6 +56,24 @@ def test_the_model_is_trained_with_the_removal_that_explainers_use(removal):
     assert not torch.equal(model(inputs), model(images))
 
 
+@pytest.mark.parametrize("pooling", ["avg", "token"])
+@pytest.mark.parametrize("position", ["absolute", "relative"])
+@pytest.mark.parametrize("removal", missing.REMOVALS)
+def test_an_image_that_lacks_all_of_its_patches_trains_without_harm(removal, position, pooling, monkeypatch):
+    model = Classifier(**SIZES, classes=2, position=position, pooling=pooling)
+    model.mask_token = SimMIM(**SIZES).encoder.mask_token
+    keep = torch.zeros(2, 4, 4, dtype=torch.bool)
+    keep[1] = True
+    monkeypatch.setattr(missing, "subsets", lambda *given: keep)
+    images = torch.rand(2, 3, 32, 32, generator=generator(), requires_grad=True)
+    logits = model(missing.lacking(removal, model, 2, generator())(images, torch.arange(2)))
+    torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1])).backward()
+    assert logits.isfinite().all()
+    assert all(one.grad is None or one.grad.isfinite().all() for one in model.parameters())
+    assert images.grad[0].abs().max() == 0, "nothing of it is seen"
+    assert images.grad[1].abs().max() > 0
+
+
 def test_without_it_nothing_is_drawn():
     drawn, images = generator(), torch.rand(2, 3, 32, 32)
     assert missing.lacking(None, Classifier(**SIZES, classes=2), 5, drawn)(images, torch.arange(2)) is images
