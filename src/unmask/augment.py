@@ -14,8 +14,9 @@ class Augmented:
 
     `crop_scale` is the range of the crop's share of the area (aspect ratio 3/4 to 4/3, resized back, bilinear), as in
     SimMIM's pretraining; None leaves the frame. Every draw is made at once from the generator, image by image, so an
-    image's augmentation does not depend on the batch size. A single image that is left over joins the last batch:
-    batch normalisation has no statistics of one.
+    image's augmentation does not depend on the batch size; whoever replaces `batches` by others changes no draw. A
+    single image that is left over joins the last batch: batch normalisation has no statistics of one. Images go to
+    `device` as bytes and are augmented there.
     """
 
     def __init__(
@@ -24,9 +25,10 @@ class Augmented:
         batch: int,
         generator: torch.Generator,
         crop_scale: tuple[float, float] | None = None,
+        device: torch.device | None = None,
     ):
         n = len(images)
-        self.images = images
+        self.images, self.device = images, device or images.device
         self.batches = in_batches(torch.randperm(n, generator=generator), batch)
         self.flip = torch.rand(n, generator=generator) < 0.5
         self.theta = crops(n, crop_scale, generator) if crop_scale else None
@@ -36,18 +38,21 @@ class Augmented:
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for index in self.batches:
-            images = self.images[index].permute(0, 3, 1, 2).float().div_(255)
-            flip = self.flip[index]
+            images = self._moved(self.images[index]).permute(0, 3, 1, 2).float().div_(255)
             if self.theta is None:
-                images[flip] = images[flip].flip(-1)
+                images = torch.where(self._moved(self.flip[index]).view(-1, 1, 1, 1), images.flip(-1), images)
             else:
                 theta = self.theta[index]
-                theta[flip, 0, 0] *= -1  # x axis reversed: the flip costs no second resampling
-                grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+                theta[self.flip[index], 0, 0] *= -1  # x axis reversed: the flip costs no second resampling
+                grid = functional.affine_grid(self._moved(theta), list(images.shape), align_corners=False)
                 images = functional.grid_sample(
                     images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
                 )
             yield images, index
+
+    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        """On the device; a GPU that has work need not wait for it."""
+        return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
 
 
 def in_batches(order: torch.Tensor, batch: int) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ import importlib
 import sys
 
 from unmask import __version__
-from unmask.errors import UserError
+from unmask.errors import Stopped, UserError
 
 MODULES = {"figures": "figures.command", "inside": "internals.command"}
 
@@ -161,9 +161,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, or 2 where something of the user's is wrong.
+    """Run a command; returns the exit code: 0, 2 where something of the user's is wrong, 143 or 130 after a signal.
 
-    A mistake is one sentence on standard error.
+    A mistake is one sentence on standard error, and so is that a training was stopped.
     """
     options = vars(parser().parse_args(arguments))
     command = options.pop("command").replace("-", "_")
@@ -176,5 +176,8 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"unmask: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f"unmask: {stopped}", file=sys.stderr)
+        return stopped.code
     except BrokenPipeError:
         return 0

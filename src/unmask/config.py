@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,11 @@ class Config:
     def pretrained(self) -> list[str]:
         """Encoders that a pretraining job makes; the models of the others start from random weights."""
         return [name for name, spec in self["encoders"].items() if spec["method"] not in UNTRAINED]
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """Of how trainings are run, what decides more of their result than its rounding."""
+        return {key: self["training"][key] for key in ("precision", "accumulate", "compile")}
 
     @property
     def masked(self) -> list[str]:
@@ -287,6 +293,7 @@ def _check(config: Config) -> None:
         from unmask.internals.concepts import files
 
         files(folder, f"inside.concepts.{name}")
+    _check_training(config)
     low, high = config["pretrain"]["crop_scale"]
     if low > high:
         raise UserError(f"pretrain.crop_scale: [{low}, {high}] is not a range; write the smaller share first")
@@ -322,6 +329,22 @@ def _check_pool(config: Config) -> None:
             f"encoders.{labels[0]}: it pretrains on labels, and the images of pretrain.pool are read without any; "
             "remove one of the two"
         )
+
+
+def _check_training(config: Config) -> None:
+    how = config["training"]
+    if how["tensorboard"] and find_spec("tensorboard") is None:
+        raise UserError("training.tensorboard: needs the package tensorboard; install it, or set it to false")
+    for key, count in (
+        ("pretrain.processes", config["pretrain"]["processes"]),
+        ("training.accumulate", how["accumulate"]),
+    ):
+        for name, spec in config["encoders"].items():
+            if count > 1 and spec["method"] == "simmim_siamese":
+                raise UserError(
+                    f"{key}: {count} parts of a batch do not fit encoders.{name}, whose contrast is among all of "
+                    "them; set it to 1"
+                )
 
 
 def _check_options(given: dict[str, Any], plugin: registry.Plugin, where: str) -> None:

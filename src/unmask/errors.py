@@ -1,4 +1,4 @@
-"""What a user can mend, and what nobody can: a mistake in the input, and a cell that cannot be computed."""
+"""What ends a command early: a mistake in the input, a cell that cannot be computed, a signal."""
 
 
 class UserError(Exception):
@@ -14,3 +14,15 @@ class Skip(Exception):
 
     The cell becomes a row with status `skipped` and this reason; nothing is wrong with the input.
     """
+
+
+class Stopped(Exception):
+    """A signal asked a training to end, and its state is kept: the same command goes on from there.
+
+    Its text is one sentence. `code` is the exit code, by the shells' convention 128 and the signal's number: 143 for
+    SIGTERM, 130 for SIGINT.
+    """
+
+    def __init__(self, text: str, code: int):
+        super().__init__(text)
+        self.code = code

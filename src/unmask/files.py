@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -31,7 +32,8 @@ _UMASK = _umask()
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it to `path` when the block ends well, delete it when not.
 
-    The suffix stays the same, since writers choose their format by it.
+    The suffix stays the same, since writers choose their format by it. A full disk is a `UserError`; what was at `path`
+    before is still there then.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,8 +44,21 @@ def atomic(path: str | Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         temporary.chmod(0o666 & ~_UMASK)  # safetensors writes files that nobody else may read
         os.replace(temporary, path)
+    except Exception as error:
+        if _is_full(error):
+            raise UserError(
+                f"{path} cannot be written: no space is left there; free some and run the same command again, which "
+                "goes on from what is finished"
+            ) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether the disk, the quota or the largest size of a file ended a write; safetensors only tells it in words."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return getattr(error, "errno", None) in codes or any(f"(os error {code})" in str(error) for code in codes)
 
 
 def sha256(path: str | Path) -> str:

@@ -10,15 +10,14 @@ from unmask.config import Config, ModelId
 from unmask.errors import UserError
 from unmask.files import read_arrays, read_json, read_table, sha256, write_json, write_table
 from unmask.layout import Layout
-from unmask.progress import bar
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     import torch
-    from tqdm import tqdm
 
     from unmask.models.classifier import Classifier, ConvClassifier
+    from unmask.training import Epoch
 
 
 def settings(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetune_seed: int) -> dict[str, Any]:
@@ -30,6 +29,7 @@ def settings(config: Config, *, domain: str, encoder: str, pretrain_seed: int, f
         "image": config["image"],
         "model": config["model"],
         "finetune": config["finetune"],
+        "training": config.numerics,
         "code": digest.code("unmask.finetune"),
         "versions": digest.versions("torch", "timm", "scikit-learn"),
     }
@@ -44,7 +44,9 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
 
     from unmask import missing
     from unmask.device import resolve
-    from unmask.training import Resume
+    from unmask.events import Events
+    from unmask.processes import Alone
+    from unmask.training import Resume, Trainer
 
     device, layout, recipe = resolve(config["device"]), Layout(config.results), config["finetune"]
     folder, data = layout.model(model_id), layout.domain(domain)
@@ -61,31 +63,32 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
     own = settings(config, domain=domain, encoder=encoder, pretrain_seed=pretrain_seed, finetune_seed=finetune_seed)
     train_sha256 = sha256(data / "train.safetensors")
     key = digest.of([own, origin["encoder_sha256"], train_sha256, sha256(data / "val.safetensors")])
-    resume = Resume(folder / "resume.safetensors", key)
-    restored = resume.load(model, optimiser)
-    history, best = (restored[0]["history"], restored[1]) if restored else ([], {})
+    trainer = Trainer(
+        model,
+        optimiser,
+        recipe,
+        config["training"],
+        label=f"finetune {model_id.folder}",
+        images=len(splits["train"]["images"]),
+        resume=Resume(folder / "resume.safetensors", key),
+        world=Alone(device),
+        best=_best,
+    )
 
-    images = len(splits["train"]["images"])
-    with bar(recipe["epochs"] * images, f"finetune {model_id.folder}", " images") as progress:
-        progress.update(len(history) * images)
-        for epoch in range(len(history), recipe["epochs"]):
-            torch.manual_seed(seeds.derive(*base, "drop path", epoch))
-            generator = seeds.torch_generator(*base, "epoch", epoch)
-            label = f"finetune {model_id.folder}"
-            loss = _epoch(model, optimiser, splits["train"], recipe, epoch, generator, progress, label, removal)
-            history.append({"epoch": epoch + 1, "loss": loss, **_validate(model, splits["val"], device)})
-            if _best(history) is history[-1]:
-                best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
-            progress.set_postfix(loss=f"{loss:.3f}", val=f"{history[-1]['val_accuracy']:.3f}")
-            resume.save(model, optimiser, {"history": history}, best)
+    def epoch(number: int) -> Epoch:
+        torch.manual_seed(seeds.derive(*base, "drop path", number))
+        return _epoch(splits["train"], recipe, model, removal, seeds.torch_generator(*base, "epoch", number))
 
-    model.load_state_dict(best)
-    chosen = _best(history)
+    with Events(folder / "tensorboard" if config["training"]["tensorboard"] else None) as events:
+        trainer.fit(epoch, lambda: _validate(model, splits["val"], device), events)
+
+    model.load_state_dict(trainer.kept)
+    chosen = _best(trainer.history)
     accuracy = _test(model, splits["test"], read_table(data / "test.csv"), classes, device, folder)
     _save(
         folder,
-        best,
-        history,
+        trainer.kept,
+        trainer.history,
         {
             "architecture": architecture,
             "domain": domain,
@@ -101,7 +104,7 @@ def run(config: Config, *, domain: str, encoder: str, pretrain_seed: int, finetu
             "settings": own,
         },
     )
-    resume.clear()
+    trainer.resume.clear()
     print(f"{model_id.folder}: test accuracy {accuracy:.3f} (epoch {chosen['epoch']} of {recipe['epochs']})")
 
 
@@ -159,40 +162,30 @@ def _optimiser(model: Classifier, recipe: dict[str, Any]) -> torch.optim.Optimiz
 
 
 def _epoch(
-    model: Classifier,
-    optimiser: torch.optim.Optimizer,
     train: dict[str, np.ndarray],
     recipe: dict[str, Any],
-    epoch: int,
-    generator: torch.Generator,
-    progress: tqdm,
-    label: str,
+    model: Classifier,
     removal: str | None,
-) -> float:
-    """One pass over the training images, flipped at random, patches `missing` by a removal; returns the mean loss."""
+    generator: torch.Generator,
+) -> Epoch:
+    """One pass over the training images, in an order drawn at random, flipped, patches `missing` by a removal."""
     import torch
     from torch.nn import functional
 
     from unmask import missing
     from unmask.augment import Augmented
-    from unmask.training import cosine, scaled_rate, set_learning_rate, train_step
+    from unmask.training import Epoch
 
     device = next(model.parameters()).device
-    labels = torch.from_numpy(train["labels"]).to(device)
-    batches = Augmented(torch.from_numpy(train["images"]), recipe["batch"], generator)
+    labels = torch.from_numpy(train["labels"])
+    batches = Augmented(torch.from_numpy(train["images"]), recipe["batch"], generator, device=device)
     lacking = missing.lacking(removal, model, len(labels), generator, recipe.get("missing_share", 1.0))
-    rate = scaled_rate(recipe["base_learning_rate"], recipe["batch"])
-    steps, warmup = len(batches) * recipe["epochs"], round(len(batches) * recipe["warmup_epochs"])
-    model.train()
-    total = 0.0
-    for step, (batch, index) in enumerate(batches):
-        set_learning_rate(optimiser, rate * cosine(epoch * len(batches) + step, steps=steps, warmup=warmup))
-        logits = model(lacking(batch.to(device), index))
-        loss = functional.cross_entropy(logits, labels[index], label_smoothing=recipe["label_smoothing"])
-        where = f"{label}, epoch {epoch + 1}"
-        total += train_step(loss, model, optimiser, recipe["gradient_clip"], where) * len(index)
-        progress.update(len(index))
-    return total / len(labels)
+
+    def loss(network: torch.nn.Module, images: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, dict]:
+        logits, given = network(lacking(images, index)), labels[index].to(device)
+        return functional.cross_entropy(logits, given, label_smoothing=recipe["label_smoothing"]), {}
+
+    return Epoch(batches, loss, len)
 
 
 def _validate(model: Classifier, val: dict[str, np.ndarray], device: torch.device) -> dict[str, float]:

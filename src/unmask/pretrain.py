@@ -10,14 +10,14 @@ from unmask.config import Config
 from unmask.errors import UserError
 from unmask.files import copy, read_json, sha256, write_json, write_table
 from unmask.layout import Layout
-from unmask.progress import bar
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from tqdm import tqdm
 
+    from unmask.processes import World
     from unmask.tasks import Task
+    from unmask.training import Epoch
 
 COLLAPSED = 2.0  # effective rank of the held-out images' features; with less they lie on a line
 ENOUGH = 10  # held-out images, of which fewer have no rank to speak of
@@ -34,6 +34,7 @@ def settings(config: Config, *, encoder: str, pretrain_seed: int) -> dict[str, A
         "image": config["image"],
         "model": config["model"],
         "pretrain": _recipe(config),
+        "training": config.numerics,
         "code": digest.code("unmask.pretrain"),
         "versions": digest.versions("torch", "timm"),
     }
@@ -53,12 +54,15 @@ def run(config: Config, *, encoder: str, pretrain_seed: int) -> None:
     elif config["encoders"][encoder]["method"] == "imported":
         _bring_in(config, encoder, pretrain_seed)
     else:
-        _train(config, encoder, pretrain_seed)
+        from unmask.device import resolve
+        from unmask.processes import spread
+
+        spread(_train, config["pretrain"]["processes"], resolve(config["device"]), config, encoder, pretrain_seed)
 
 
 def _recipe(config: Config) -> dict[str, Any]:
-    """The section `pretrain`, less what changes no result: how many processes read the pool."""
-    recipe = dict(config["pretrain"])
+    """The section `pretrain`, less what changes no result: how many processes train, and read the pool."""
+    recipe = {key: value for key, value in config["pretrain"].items() if key != "processes"}
     if "pool" in recipe:
         recipe["pool"] = {key: value for key, value in recipe["pool"].items() if key != "workers"}
     return recipe
@@ -86,16 +90,16 @@ def _take_over(config: Config, encoder: str, pretrain_seed: int) -> None:
     print(f"{encoder}: the pretraining of {source}")
 
 
-def _train(config: Config, encoder: str, pretrain_seed: int) -> None:
+def _train(world: World, config: Config, encoder: str, pretrain_seed: int) -> None:
     import time
 
     import torch
 
-    from unmask.device import resolve
+    from unmask.events import Events
     from unmask.tasks import task_of
-    from unmask.training import Resume
+    from unmask.training import Resume, Trainer
 
-    started, device = time.perf_counter(), resolve(config["device"])
+    started, device = time.perf_counter(), world.device
     layout, recipe, method = Layout(config.results), config["pretrain"], config["encoders"][encoder]["method"]
     folder = layout.encoder(encoder, pretrain_seed)
     base = (config["seed"], "pretrain", encoder, pretrain_seed)
@@ -107,35 +111,34 @@ def _train(config: Config, encoder: str, pretrain_seed: int) -> None:
     model = task.build().to(device)
     optimiser = _optimiser(model, recipe)
     own = settings(config, encoder=encoder, pretrain_seed=pretrain_seed)
-    resume = Resume(folder / "resume.safetensors", digest.of([own, sha256(layout.pool)]))
-    restored = resume.load(model, optimiser)
-    history = restored[0]["history"] if restored else []
-    if history:
-        print(f"{encoder}: resuming after epoch {len(history)} of {recipe['epochs']}")
+    trainer = Trainer(
+        model,
+        optimiser,
+        recipe,
+        config["training"],
+        label=f"pretrain {encoder}",
+        images=len(task.images),
+        resume=Resume(folder / "resume.safetensors", digest.of([own, sha256(layout.pool)])),
+        world=world,
+    )
 
-    with bar(recipe["epochs"] * len(task.images), f"pretrain {encoder}", " images") as progress:
-        progress.update(len(history) * len(task.images))
-        for epoch in range(len(history), recipe["epochs"]):
-            generator = seeds.torch_generator(*base, "epoch", epoch)
-            losses = _epoch(model, optimiser, task, recipe, epoch, generator, progress, f"pretrain {encoder}")
-            history.append(
-                {
-                    "epoch": epoch + 1,
-                    **losses,
-                    **_held_out(model, held, held_given),
-                    "learning_rate": optimiser.param_groups[0]["lr"],
-                }
-            )
-            last = history[-1]
-            progress.set_postfix(loss=f"{last['loss']:.4f}", held_out=f"{last['held_out_loss']:.4f}")
-            resume.save(model, optimiser, {"history": history})
+    def epoch(number: int) -> Epoch:
+        return _epoch(task, recipe, seeds.torch_generator(*base, "epoch", number), device)
+
+    def measure() -> dict[str, float]:
+        return {**_held_out(model, held, held_given), "learning_rate": optimiser.param_groups[0]["lr"]}
+
+    with Events(folder / "tensorboard" if config["training"]["tensorboard"] else None) as events:
+        trainer.fit(epoch, measure, events)
+    if world.rank:
+        return
 
     model.eval()
-    last = history[-1]
+    last = trainer.history[-1]
     _write(
         folder,
         model,
-        history,
+        trainer.history,
         {
             "architecture": {**config["image"], **config["model"]},
             "encoder": encoder,
@@ -152,7 +155,7 @@ def _train(config: Config, encoder: str, pretrain_seed: int) -> None:
         },
         (held[:6], held_given[:6], config.ratio_words(encoder)) if method != "supervised" else None,
     )
-    resume.clear()
+    trainer.resume.clear()
     losses = f"loss {last['loss']:.4f}, held-out {last['held_out_loss']:.4f}"
     print(f"{encoder}: {losses}, effective rank {last['effective_rank']:.1f}, {time.perf_counter() - started:.0f} s")
     if len(held) >= ENOUGH and last["effective_rank"] < COLLAPSED:
@@ -213,34 +216,22 @@ def _optimiser(model: nn.Module, recipe: dict[str, Any]) -> torch.optim.Optimize
     return torch.optim.AdamW(groups, betas=model.betas, eps=1e-8, fused=True)
 
 
-def _epoch(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    task: Task,
-    recipe: dict[str, Any],
-    epoch: int,
-    generator: torch.Generator,
-    progress: tqdm,
-    label: str,
-) -> dict[str, float]:
-    """One pass over the images; returns the mean loss and the means of its parts."""
-    from unmask.training import cosine, scaled_rate, set_learning_rate, train_step
+def _epoch(task: Task, recipe: dict[str, Any], generator: torch.Generator, device: torch.device) -> Epoch:
+    """One pass over the images, its crops, order and masks drawn; a part's weight is what its loss is a mean over."""
+    import torch
 
-    device = next(model.parameters()).device
-    batches, given = task.epoch(recipe["batch"], generator, tuple(recipe["crop_scale"]))
-    rate = scaled_rate(recipe["base_learning_rate"], recipe["batch"])
-    steps, warmup = len(batches) * recipe["epochs"], round(len(batches) * recipe["warmup_epochs"])
-    model.train()
-    totals: dict[str, float] = {"loss": 0.0}
-    for step, (batch, index) in enumerate(batches):
-        set_learning_rate(optimiser, rate * cosine(epoch * len(batches) + step, steps=steps, warmup=warmup))
-        loss, parts = model(batch.to(device), given[index].to(device))
-        where = f"{label}, epoch {epoch + 1}"
-        totals["loss"] += train_step(loss, model, optimiser, recipe["gradient_clip"], where) * len(index)
-        for name, part in parts.items():
-            totals[name] = totals.get(name, 0.0) + part.item() * len(index)
-        progress.update(len(index))
-    return {name: total / len(task.images) for name, total in totals.items()}
+    from unmask.training import Epoch
+
+    batches, given = task.epoch(recipe["batch"], generator, tuple(recipe["crop_scale"]), device)
+
+    def loss(network: nn.Module, images: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, dict]:
+        return network(images, given[index].to(device))
+
+    def weight(index: torch.Tensor) -> float:
+        found = given[index]
+        return float(found.sum()) if found.dtype == torch.bool else float(len(found))  # masked patches, or images
+
+    return Epoch(batches, loss, weight)
 
 
 def _write(

@@ -49,6 +49,7 @@ class Task:
         batch: int,
         generator: torch.Generator,
         crop_scale: tuple[float, float],
+        device: torch.device | None = None,
     ) -> tuple[Augmented | Streamed, torch.Tensor | Given]:
         """An epoch's batches, which yield images and their indices, and what goes with the images, by index."""
         import torch
@@ -56,11 +57,11 @@ class Task:
         if isinstance(self.images, torch.Tensor):
             from unmask.augment import Augmented
 
-            batches = Augmented(self.images, batch, generator, crop_scale)
+            batches = Augmented(self.images, batch, generator, crop_scale, device)
             return batches, self.given(len(self.images), generator)
         from unmask.streaming import Given, Streamed
 
-        streamed = Streamed(self.images, batch, generator, crop_scale)
+        streamed = Streamed(self.images, batch, generator, crop_scale, device)
         return streamed, Given(streamed, self.given)
 
 

@@ -21,8 +21,9 @@ rule pretrain_encoder:
         encoder=dag.among(CONFIG.masked),
     # The longest chains of the DAG start here: what waits for them is picked first.
     priority: 10
+    threads: CONFIG["pretrain"]["processes"]
     resources:
-        gpu=1,
+        gpu=CONFIG["pretrain"]["processes"],
     params:
         config=f"{RESULTS}/config.json",
         settings=dag.settings(CONFIG, "pretrain"),

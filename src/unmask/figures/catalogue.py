@@ -23,6 +23,7 @@ from unmask.figures import (
     image_maps,
     inside,
     ladder,
+    losses,
     missingness,
     pareto,
     quality,
@@ -68,6 +69,7 @@ KINDS = (
     surrogate_maps,
     dissection,
     units,
+    losses,
     galleries,
 )
 

@@ -65,6 +65,7 @@ KINDS = {
     "units": ("inside", "What single units answer to"),
     "visualisations": ("inside", "Images made to drive classes and units"),
     "factors": ("inside", "Concepts that nobody named"),
+    "losses": ("reconstructions", "Loss curves"),
 }
 # Of these the page holds the one of all domains; single domains lie with the figures, or it would be too heavy.
 POOLED = (
