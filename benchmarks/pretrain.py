@@ -125,23 +125,28 @@ def loops(config: Config, encoder: str, steps: int) -> tuple[torch.device, dict[
     }
 
 
-def measure(config: Config, encoder: str, steps: int, repeats: int) -> tuple[dict[str, float], str]:
-    """The least seconds of each loop over `repeats` runs, taken in turns; and what they are seconds of."""
+def measure(config: Config, encoder: str, steps: int, repeats: int) -> tuple[dict[str, list[float]], str]:
+    """The seconds of each loop in each of `repeats` runs, taken in turns; and what they are seconds of."""
     import os
     from contextlib import redirect_stderr
 
     device, work = loops(config, encoder, steps)
-    best = dict.fromkeys(work, float("inf"))
+    spent: dict[str, list[float]] = {name: [] for name in work}
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
         for repeat in range(repeats + 1):  # the first one warms up
             for name, one in work.items():
                 seconds = timed(one, device.type)[0]
-                best[name] = min(best[name], seconds) if repeat else best[name]
-    return best, "CPU" if device.type == "cpu" else "wall"
+                if repeat:
+                    spent[name].append(seconds)
+    return spent, "CPU" if device.type == "cpu" else "wall"
 
 
-def report(best: dict[str, float], images: int, clock: str) -> str:
-    """The lines that are printed."""
+def report(spent: dict[str, list[float]], images: int, clock: str) -> str:
+    """The lines that are printed: of each loop the best run, of the two throughputs the median over pairs of runs."""
+    from statistics import median
+
+    best = {name: min(seconds) for name, seconds in spent.items()}
+    ratios = sorted(bare / ours for ours, bare in zip(spent["training"], spent["bare loop"], strict=True))
     whole, bare = best["training"], best["bare loop"]
     lines = [f"{'':12}{'images/s':>10}{f'{clock} s':>10}{'share':>8}"]
     for name, seconds in best.items():
@@ -149,7 +154,10 @@ def report(best: dict[str, float], images: int, clock: str) -> str:
         lines.append(f"{name:12}{rate}{seconds:10.3f}{seconds / whole:8.1%}")
     rest = whole - bare - sum(best[name] for name in ("draws", "images", "clip", "losses"))
     lines.append(f"{'rest':12}{'':10}{rest:10.3f}{rest / whole:8.1%}")
-    lines.append(f"training runs at {bare / whole:.1%} of the bare loop's throughput (goal: {GOAL:.0%})")
+    lines.append(
+        f"training runs at {median(ratios):.1%} of the bare loop's throughput ({ratios[0]:.1%} to {ratios[-1]:.1%} "
+        f"over {len(ratios)} runs; goal: {GOAL:.0%})"
+    )
     return "\n".join(lines)
 
 
@@ -158,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--config", default="config.yaml", help="the config file (default: config.yaml)")
     top.add_argument("--encoder", help="an encoder that fills in masks (default: the config's first)")
     top.add_argument("--steps", type=int, default=20, help="steps of a run (default: 20)")
-    top.add_argument("--repeats", type=int, default=5, help="runs, of which the best counts (default: 5)")
+    top.add_argument("--repeats", type=int, default=5, help="runs of each, by turns (default: 5)")
     return top
 
 
@@ -167,13 +175,13 @@ def main() -> int:
     try:
         config = configs.load(options.config)
         encoder = options.encoder or next(iter(config.masked), "")
-        best, clock = measure(config, encoder, options.steps, options.repeats)
+        spent, clock = measure(config, encoder, options.steps, options.repeats)
     except UserError as error:
         print(f"pretrain.py: {error}", file=sys.stderr)
         return 2
     batch = config["pretrain"]["batch"]
     print(f"{encoder}, {options.steps} steps of {batch} images, {config['training']['precision']}")
-    print(report(best, options.steps * batch, clock))
+    print(report(spent, options.steps * batch, clock))
     return 0
 
 

@@ -113,9 +113,8 @@ class Trainer:
                 losses = self._epoch(epoch(number), number)
                 found = measure()
                 self.history.append({"epoch": number + 1, **losses, **found})
-                progress.set_postfix(
-                    {"loss": f"{losses['loss']:.4f}"} | {k: f"{v:.4f}" for k, v in [*found.items()][:1]}
-                )
+                shown = {"loss": losses["loss"], **dict([*found.items()][:1])}
+                progress.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
                 if self.best and self.best(self.history) is self.history[-1]:
                     self.kept = {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
                 self._save(0, {})
