@@ -47,10 +47,11 @@ def task_of(config: Config, encoder: str, count: int) -> Task:
     spec, size, patch = config["encoders"][encoder], config["image"]["size"], config["image"]["patch"]
     options = {key: spec[key] for key in METHODS[spec["method"]].defaults}
     cell = config.mask_cell(encoder)
-    draw = partial(draw_masks, count, size=size, cell=cell, patch=patch, ratio=spec["mask_ratio"])
+    draw = partial(draw_masks, size=size, cell=cell, patch=patch, ratio=spec["mask_ratio"])
     images = torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8)
     build = partial(pretraining.build, spec["method"], {**config["image"], **config["model"]}, options)
-    return Task(images, lambda generator: draw(generator=generator), images[:1], draw(generator=None)[:1], build, {})
+    given, held = lambda n, generator: draw(n, generator=generator), draw(1, generator=torch.Generator())
+    return Task(images, given, images[:1], held, build, {})
 
 
 def trainer_of(config: Config, network: torch.nn.Module, count: int, device: torch.device) -> Trainer:
