@@ -6,6 +6,7 @@ and flips are the same there and here, and for any number of processes.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from unmask.augment import crops, in_batches
 from unmask.errors import UserError
 from unmask.pool import Pool
+from unmask.stopping import SIGNALS
 
 BLOCK = 1024  # images of which masks are drawn at once
 
@@ -128,12 +130,24 @@ def _loaded(reads: _Reads, batches: list[list[int]], workers: int) -> Iterator[t
     """The batches in order; `workers` processes read ahead, two batches each."""
     # Its own generator: the loader draws a seed for its processes, which must not move torch's.
     loader = DataLoader(
-        reads, sampler=batches, batch_size=None, num_workers=workers, collate_fn=_as_it_is, generator=torch.Generator()
+        reads,
+        sampler=batches,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_undisturbed,
+        generator=torch.Generator(),
     )
     for found in loader:
         if isinstance(found, str):
             raise UserError(f"{found}; it was whole when the pool was listed: run `unmask data --pool` again")
         yield found
+
+
+def _undisturbed(_worker: int) -> None:
+    """Signals to end are for the process that trains: it keeps its state, and these end with it."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(found: torch.Tensor | str) -> torch.Tensor | str:

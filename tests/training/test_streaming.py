@@ -1,5 +1,9 @@
 """Pretraining on images that stay on disk: the same draws as in memory, for any number of processes."""
 
+import multiprocessing
+import os
+import subprocess
+import time
 import weakref
 
 import numpy as np
@@ -9,7 +13,7 @@ from PIL import Image
 
 from unmask import data, pool, pretrain, streaming, training
 from unmask.augment import Augmented
-from unmask.errors import UserError
+from unmask.errors import Stopped, UserError
 from unmask.files import read_json, read_table, sha256
 from unmask.layout import Layout
 from unmask.models.simmim import draw_masks
@@ -171,6 +175,25 @@ def test_processes_and_a_kill_change_no_byte(bench, monkeypatch):
             pretrain.run(bench, **ONE)
     pretrain.run(bench, **ONE)
     assert {name: (folder / name).read_bytes() for name in names} == unbroken
+
+
+def test_a_signal_to_all_processes_ends_a_step_and_keeps_the_state(bench, monkeypatch):
+    """A cluster that takes its machine back sends it to those that read, too."""
+    bench["pretrain"]["pool"]["workers"] = 2
+    bench["pretrain"]["batch"] = 4  # so that much is left to read
+    whole = training.Trainer._step
+
+    def step(self, *given):
+        found = whole(self, *given)
+        readers = [str(process.pid) for process in multiprocessing.active_children()]
+        assert len(readers) == 2
+        subprocess.run(["kill", *readers, str(os.getpid())], check=True)
+        time.sleep(0.1)  # who dies of it has done so
+        return found
+
+    monkeypatch.setattr(training.Trainer, "_step", step)
+    with pytest.raises(Stopped, match="stopped by SIGTERM in epoch 1 of"):
+        pretrain.run(bench, **ONE)
 
 
 def test_a_list_made_for_the_other_kind_of_pool_is_refused(bench):
