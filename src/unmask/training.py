@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +169,7 @@ class Trainer:
             images, index = next(batches)
             share = self._share(made, index, batch) if own else 0.0
             with self.world.unsynchronised(self._wrapped) if place + 1 < len(own) else nullcontext():
-                with self._autocast:
+                with self._autocast, self._compiling():
                     loss, named = made.loss(self._called, images, index)
                 # Gradients are means over the processes; what counts is their sum.
                 self._scaler.scale(loss * (share * self.world.size)).backward()
@@ -184,6 +184,19 @@ class Trainer:
             names.append("skipped_steps")
             seen = torch.cat([seen, (~norm.isfinite()).float().view(1) / self.world.size])
         return names, seen
+
+    @contextmanager
+    def _compiling(self) -> Iterator[None]:
+        """Where torch.compile cannot, such as without a C++ compiler, that is a `UserError`."""
+        try:
+            yield
+        except Exception as error:
+            if not self.how["compile"] or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UserError(
+                f"training.compile: torch cannot compile the network here ({reason}); set it to false"
+            ) from error
 
     @staticmethod
     def _share(made: Epoch, index: torch.Tensor, batch: torch.Tensor) -> float:

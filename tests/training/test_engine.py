@@ -62,26 +62,39 @@ def alike(one, other, tolerance):
 # Stopping and going on
 
 
-def test_a_real_process_that_is_sent_sigterm_goes_on_to_the_same_curve(config, capfd):
+def test_a_real_process_that_is_sent_sigterm_goes_on_to_the_same_curve(config, tmp_path, monkeypatch, capfd):
     """By the command line, in the middle of an epoch: exit code 143, one sentence, and the same bytes in the end."""
-    config.data["pretrain"] |= {"epochs": 4, "batch": 4}
+    config.data["pretrain"] |= {"epochs": 2, "batch": 4}
+    write_json("config.json", config.data)
     pretrain.run(config, **ONE)
     folder, names = encoder(config), ("history.csv", "encoder.safetensors", "encoder.json")
     unbroken = taken(folder, *names)
-    config.data["training"]["checkpoint_minutes"] = 0  # after every step
-    write_json("config.json", config.data)
+    whole, steps, there = training.Trainer._step, [], tmp_path / "there"
+
+    def step(self, *given):
+        steps.append(1)
+        if len(steps) == 23:  # the seventh of sixteen in the second epoch
+            there.touch()
+            while self._asked.signal is None:
+                time.sleep(0.001)
+        return whole(self, *given)
+
     command = ["pretrain", "--config", "config.json", "--encoder", "half"]
     # A fork, since it has everything imported.
     process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(cli.main(command)))
-    process.start()
-    while not (folder / "resume.safetensors").exists() and process.is_alive():
-        time.sleep(0.002)
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Trainer, "_step", step)
+        process.start()
+    while not there.exists() and process.is_alive():
+        time.sleep(0.001)
     os.kill(process.pid, signal.SIGTERM)
     process.join()
     said = capfd.readouterr().err.splitlines()[-1]
-    assert process.exitcode == 143, said
-    assert said.startswith("unmask: pretrain half: stopped by SIGTERM in epoch 1 of 4, after step ")
-    assert said.endswith(" of 16; the same command goes on from there (exit code 143)")
+    assert said == (
+        "unmask: pretrain half: stopped by SIGTERM in epoch 2 of 2, after step 7 of 16; the same command goes on from "
+        "there (exit code 143)"
+    )
+    assert process.exitcode == 143
     assert not (folder / "encoder.safetensors").exists()
     pretrain.run(config, **ONE)
     assert taken(folder, *names) == unbroken
@@ -357,6 +370,21 @@ def test_the_compiled_network_is_trained_and_the_own_one_kept(config, monkeypatc
     alike(compiled, plain, 1e-9)
     assert list(compiled[1]) == list(plain[1])
     assert Compiled.calls == 3 * 4, "once a step"
+
+
+def test_a_network_that_cannot_be_compiled_is_one_sentence(config, monkeypatch):
+    failed = type("BackendCompilerFailed", (RuntimeError,), {"__module__": "torch._dynamo.exc"})
+
+    def forward(self, *given):
+        raise failed("no working C++ compiler found\nand a page more")
+
+    config.data["training"]["compile"] = True
+    monkeypatch.setattr(torch, "compile", Compiled)
+    monkeypatch.setattr(Compiled, "forward", forward)
+    with pytest.raises(
+        UserError, match=r"^training\.compile: torch cannot .* \(no working C\+\+ compiler found\); set it"
+    ):
+        losses(config)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
