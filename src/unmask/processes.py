@@ -20,7 +20,7 @@ from torch import nn
 from unmask.errors import Stopped, UserError
 
 LOOK = 10  # steps between two agreements of several processes: on a GPU each waits for all that was asked of it
-PATIENCE = 60  # seconds for the others to end once the first process has
+PATIENCE = 10  # seconds for the others to end once the first process has
 
 
 class World(Protocol):
@@ -130,7 +130,7 @@ def spread(train: Callable[..., None], count: int, device: torch.device, *argume
         with _environment(shared), _joined(device) as world:
             train(world, *arguments)
         patience = PATIENCE
-    except (UserError, Stopped):  # which the others meet, too
+    except (UserError, Stopped):  # which the others mostly meet, too
         patience = PATIENCE
         raise
     except RuntimeError as error:  # a connection that broke is one
@@ -160,6 +160,11 @@ def _other(place: dict[str, str], device: torch.device, train: Callable[..., Non
             train(world, *arguments)
     except (UserError, Stopped) as ended:
         sys.exit(ended.code if isinstance(ended, Stopped) else 2)
+    except RuntimeError as error:
+        # What another process's end looks like from here.
+        if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
+            sys.exit(1)
+        raise
 
 
 @contextmanager
