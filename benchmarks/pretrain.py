@@ -31,27 +31,21 @@ GOAL = 0.9  # of the bare loop's throughput
 
 
 def task_of(config: Config, encoder: str, count: int) -> Task:
-    """What the encoder's method trains on, with `count` random images in place of the pool's."""
-    from functools import partial
+    """What the encoder's method trains on, with `count` random images in memory in place of the pool's."""
+    from unittest.mock import patch
 
     import torch
 
-    from unmask.encoders import METHODS
-    from unmask.models import pretraining
-    from unmask.models.simmim import draw_masks
-    from unmask.tasks import Task
+    from unmask import tasks
 
     if encoder not in config.masked:
         known = ", ".join(config.masked) or "(this config has none)"
         raise UserError(f"--encoder: '{encoder}' fills in no masks; it must be one of {known}")
-    spec, size, patch = config["encoders"][encoder], config["image"]["size"], config["image"]["patch"]
-    options = {key: spec[key] for key in METHODS[spec["method"]].defaults}
-    cell = config.mask_cell(encoder)
-    draw = partial(draw_masks, size=size, cell=cell, patch=patch, ratio=spec["mask_ratio"])
+    size = config["image"]["size"]
     images = torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8)
-    build = partial(pretraining.build, spec["method"], {**config["image"], **config["model"]}, options)
-    given, held = lambda n, generator: draw(n, generator=generator), draw(1, generator=torch.Generator())
-    return Task(images, given, images[:1], held, build, {})
+    config.data["pretrain"].pop("pool", None)
+    with patch.object(tasks, "_split", lambda _: (images, images[:1], None)):
+        return tasks.task_of(config, encoder)
 
 
 def trainer_of(config: Config, network: torch.nn.Module, count: int, device: torch.device) -> Trainer:
