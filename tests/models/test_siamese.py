@@ -90,3 +90,15 @@ def test_a_collapse_is_seen_in_the_effective_rank():
     assert effective_rank(line.unsqueeze(1)).mean().item() == pytest.approx(1, abs=1e-4)
     spread = torch.linalg.qr(torch.randn(48, 24, generator=generator(2))).Q
     assert effective_rank(spread.unsqueeze(1)).mean().item() > 20
+
+
+def test_the_contrast_is_in_full_precision_under_autocast():
+    torch.manual_seed(0)
+    model = SiameseSimMIM(**ARCHITECTURE, temperature=0.1, contrast_weight=1.0).eval()
+    views = []
+    model.projection.register_forward_hook(lambda module, given, made: views.append(made))
+    masks = draw_masks(6, size=32, cell=8, patch=8, ratio=0.5, generator=generator())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        _, parts = model(torch.rand(6, 3, 32, 32, generator=generator()), masks)
+    one, other = views[0].double().chunk(2)
+    assert parts["contrast_loss"].item() == pytest.approx(info_nce(one, other, 0.1).item(), rel=1e-5)

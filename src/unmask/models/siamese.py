@@ -43,6 +43,6 @@ class SiameseSimMIM(SimMIM):
         masked = self.encode(MaskedImages(torch.cat([images, images]), torch.cat([~mask, torch.ones_like(mask)])))
         views = in_full_precision(self.projection, self.encoder.pooled(masked))
         reconstruction = self.loss(self.target(images), self.decode(masked[: len(images)]), mask)
-        contrast = info_nce(*views.chunk(2), self.temperature)
+        contrast = in_full_precision(lambda views: info_nce(*views.chunk(2), self.temperature), views)
         parts = {"reconstruction_loss": reconstruction, "contrast_loss": contrast}
         return reconstruction + self.contrast_weight * contrast, parts
