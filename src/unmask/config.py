@@ -335,16 +335,13 @@ def _check_training(config: Config) -> None:
     how = config["training"]
     if how["tensorboard"] and find_spec("tensorboard") is None:
         raise UserError("training.tensorboard: needs the package tensorboard; install it, or set it to false")
-    for key, count in (
-        ("pretrain.processes", config["pretrain"]["processes"]),
-        ("training.accumulate", how["accumulate"]),
-    ):
-        for name, spec in config["encoders"].items():
-            if count > 1 and spec["method"] == "simmim_siamese":
-                raise UserError(
-                    f"{key}: {count} parts of a batch do not fit encoders.{name}, whose contrast is among all of "
-                    "them; set it to 1"
-                )
+    for name, spec in config["encoders"].items():
+        if how["accumulate"] > 1 and spec["method"] == "simmim_siamese":
+            raise UserError(
+                f"training.accumulate: {how['accumulate']} passes over parts of a batch do not fit "
+                f"encoders.{name}, whose contrast is among all of its images; set it to 1, or use several GPUs "
+                "(pretrain.processes)"
+            )
 
 
 def _check_options(given: dict[str, Any], plugin: registry.Plugin, where: str) -> None:

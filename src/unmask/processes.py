@@ -24,11 +24,15 @@ PATIENCE = 10  # seconds for the others to end once the first process has
 
 
 class World(Protocol):
-    """The processes of one training. `rank` of `size`, on `device`; the first has rank 0."""
+    """The processes of one training. `rank` of `size`, on `device`; the first has rank 0.
+
+    `counts` is whether what this one holds of the batch does: where images do not suffice for all it is a stand-in.
+    """
 
     rank: int
     size: int
     device: torch.device
+    counts: bool
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network to call in training, whose gradients are means over the processes."""
@@ -42,6 +46,10 @@ class World(Protocol):
     def stack(self, values: torch.Tensor) -> torch.Tensor:
         """Everybody's `values`, [size, ...]."""
 
+    def gather(self, rows: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """Everybody's `rows` [n, ...] in the order of ranks, and where this process's begin; gradients go back to whose
+        they are."""
+
     def agreed(self, wish: bool, step: int) -> bool:
         """Whether any process wishes it; of several, only every so many steps."""
 
@@ -49,7 +57,7 @@ class World(Protocol):
 class Alone:
     """One process."""
 
-    rank, size = 0, 1
+    rank, size, counts = 0, 1, True
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -66,12 +74,30 @@ class Alone:
     def stack(self, values: torch.Tensor) -> torch.Tensor:
         return values.unsqueeze(0)
 
+    def gather(self, rows: torch.Tensor) -> tuple[torch.Tensor, int]:
+        return rows, 0
+
     def agreed(self, wish: bool, step: int) -> bool:
         return wish
 
 
+class _Summed(torch.autograd.Function):
+    """Sums over the processes; their gradients are sums, too."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, world: World) -> torch.Tensor:
+        ctx.world = world
+        return world.sum(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return ctx.world.sum(gradient), None
+
+
 class Together:
     """One of several processes, by Accelerate."""
+
+    counts = True
 
     def __init__(self, accelerator: Any):
         self._accelerator = accelerator
@@ -89,6 +115,12 @@ class Together:
 
     def stack(self, values: torch.Tensor) -> torch.Tensor:
         return self._accelerator.gather(values.unsqueeze(0).to(self.device))
+
+    def gather(self, rows: torch.Tensor) -> tuple[torch.Tensor, int]:
+        lengths = self.stack(torch.tensor(len(rows))).tolist()
+        before, behind = sum(lengths[: self.rank]), sum(lengths[self.rank + 1 :])
+        empty = [rows.new_zeros(n, *rows.shape[1:]) for n in (before, behind)]
+        return _Summed.apply(torch.cat([empty[0], rows, empty[1]]), self), before
 
     def agreed(self, wish: bool, step: int) -> bool:
         if step % LOOK:

@@ -97,6 +97,8 @@ class Trainer:
         self.kept: dict[str, torch.Tensor] = {}
         self._done, self._sums, self._random = 0, {}, None
         self._restore()
+        if hasattr(network, "world"):
+            network.world = world
         self._wrapped = world.wrap(network)
         self._called = torch.compile(self._wrapped) if how["compile"] else self._wrapped
 
@@ -164,7 +166,7 @@ class Trainer:
         """Forward and backward over one's `own` parts of a batch, clip, step; returns the names of the loss and its
         parts, and their values, of which each is this process's share of the batch's."""
         self.optimiser.zero_grad(set_to_none=True)
-        seen = None
+        self.world.counts, seen = bool(own), None
         for place in range(max(1, len(own))):
             images, index = next(batches)
             share = self._share(made, index, batch) if own else 0.0
