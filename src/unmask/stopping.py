@@ -20,13 +20,15 @@ class Asked:
 def asked_to_stop() -> Iterator[Asked]:
     """Note SIGTERM and SIGINT inside the block in place of dying of them; the second one is acted on as ever.
 
-    Signals reach a process's main thread only: in another one nothing is noted.
+    One that this process was started to ignore, as shells start what runs in the background, stays ignored. Signals
+    reach a process's main thread only: in another one nothing is noted.
     """
     asked = Asked()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
 
     def restore() -> None:
         for number, handler in before.items():
@@ -36,7 +38,7 @@ def asked_to_stop() -> Iterator[Asked]:
         asked.signal = signal.Signals(number)
         restore()
 
-    for number in SIGNALS:
+    for number in before:
         signal.signal(number, note)
     try:
         yield asked

@@ -19,6 +19,7 @@ from unmask.files import read_arrays, read_table, write_json, write_text
 from unmask.layout import Layout
 from unmask.models import pretraining
 from unmask.models.simmim import draw_masks
+from unmask.stopping import asked_to_stop
 
 ONE = {"encoder": "half", "pretrain_seed": 0}
 MODEL = {"domain": "defect", "encoder": "scratch", "pretrain_seed": 0, "finetune_seed": 0}
@@ -100,6 +101,15 @@ def test_a_real_process_that_is_sent_sigterm_goes_on_to_the_same_curve(config, t
     assert taken(folder, *names) == unbroken
 
 
+@pytest.fixture
+def terminal():
+    """SIGINT as a process on a terminal has it: what runs in the background is started to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("terminal")
 def test_ctrl_c_stops_fine_tuning_within_its_epoch(config, monkeypatch, capsys):
     """With stochastic depth, whose draws go on where they were."""
     config.data["finetune"] |= {"drop_path": 0.5, "epochs": 2}
@@ -135,6 +145,18 @@ def test_a_signal_during_validation_stops_after_the_epoch(config, monkeypatch):
         finetune.run(config, **MODEL)
 
 
+def test_what_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with asked_to_stop() as asked:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert asked.signal is None
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("terminal")
 def test_the_second_signal_is_not_waited_for(config, monkeypatch):
     def step(self, *given):
         os.kill(os.getpid(), signal.SIGINT)
