@@ -22,9 +22,11 @@ class Method:
     pretrained: bool = True
 
 
+WINDOW = 47  # pixels a side, in which SimMIM's official code normalises targets
+_TARGET = {"target": "pixels", "target_window": WINDOW}
 METHODS = {
-    "simmim": Method(("mask_ratio",)),
-    "simmim_siamese": Method(("mask_ratio",), {"temperature": 0.2, "contrast_weight": 0.1}),
+    "simmim": Method(("mask_ratio",), _TARGET),
+    "simmim_siamese": Method(("mask_ratio",), {**_TARGET, "temperature": 0.2, "contrast_weight": 0.1}),
     "mae": Method(
         ("mask_ratio",), {"decoder_width": 64, "decoder_depth": 2, "decoder_heads": 2, "target": "normalised"}
     ),
@@ -107,6 +109,8 @@ def check(
         where = f"encoders.{name}"
         _check_keys(where, spec)
         _check_missing(name, spec, missing)
+        if "target_window" in spec:
+            _check_window(where, spec)
         if "mask_cell" in spec:
             _check_cell(f"{where}.mask_cell", spec, size, patch)
         if "mask_ratio" in spec:
@@ -144,6 +148,16 @@ def _check_keys(where: str, spec: Spec) -> None:
             raise UserError(
                 f"{where}.{key}: it belongs to {' and '.join(owners)}, not to {spec['method']}; remove the key"
             )
+
+
+def _check_window(where: str, spec: Spec) -> None:
+    window = spec["target_window"]
+    if window % 2 == 0:
+        raise UserError(
+            f"{where}.target_window: {window} has no middle pixel; give an odd number, such as {window + 1}"
+        )
+    if window != WINDOW and spec["target"] == "pixels":
+        raise UserError(f"{where}.target_window: it goes with normalised targets; add target: normalised, or remove it")
 
 
 def _check_cell(where: str, spec: Spec, size: int, patch: int) -> None:

@@ -255,7 +255,7 @@ def _write(
             colours = model.pixels(images, mask)
         pictures = (tensor.permute(0, 2, 3, 1).cpu().numpy() for tensor in (images, colours))
         if sidecar["network"].get("target") == "normalised":
-            words += "\npatches are predicted normalised, and shown with their own mean and contrast"
+            words += "\npixels are predicted normalised, and shown with the image's own mean and contrast"
         title = f"{sidecar['encoder']}: {words}"
         reconstruction.draw(folder / "reconstruction.png", *pictures, mask.cpu().numpy(), title=title)
     checkpoint.save(folder / "encoder.safetensors", checkpoint.network_state(model), sidecar)

@@ -79,6 +79,8 @@ def test_real_sample_differs_from_the_default_in_data_and_budgets_only():
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
+        ("encoders/simmim_30/target_window", 8, ["encoders.simmim_30.target_window", "no middle pixel", "such as 9"]),
+        ("encoders/simmim_30/target_window", 9, ["encoders.simmim_30.target_window", "add target: normalised"]),
         ("explaners", {}, ["explaners", "did you mean 'explain'"]),
         ("image/sise", 64, ["image", "sise", "did you mean 'size'"]),
         ("explain/groups/standard", ["salency"], ["explain.groups.standard", "salency", "did you mean 'saliency'"]),

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from unmask.models.simmim import SimMIM, draw_masks, masked_l1, transfer
+from unmask.models.simmim import SimMIM, draw_masks, masked_l1, transfer, windowed
 from unmask.models.vit import Classifier, MaskedImages
 
 ARCHITECTURE = {"size": 32, "patch": 8, "width": 24, "depth": 2, "heads": 3}
@@ -57,6 +57,32 @@ def test_loss_is_the_mean_absolute_error_over_masked_pixels_and_channels():
     assert masked_l1(large, torch.zeros_like(large), everywhere).item() == pytest.approx(
         math.sqrt(2 / math.pi), abs=3e-3
     )
+
+
+@pytest.mark.parametrize("window", [3, 5, 15])
+def test_windows_have_the_mean_and_the_unbiased_deviation_of_what_they_cover(window):
+    colours = torch.rand(2, 3, 9, 8, generator=generator())
+    mean, deviation = windowed(colours, window)
+    for row in range(9):
+        for column in range(8):
+            half = window // 2
+            covered = colours[:, :, max(0, row - half) : row + half + 1, max(0, column - half) : column + half + 1]
+            torch.testing.assert_close(mean[:, :, row, column], covered.mean((2, 3)))
+            expected = (covered.var((2, 3)) + 1e-6).sqrt()
+            torch.testing.assert_close(deviation[:, :, row, column], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_normalised_target_forgets_brightness_and_contrast():
+    torch.manual_seed(0)
+    model = SimMIM(target="normalised", target_window=9, **ARCHITECTURE).eval()
+    assert not model.colours
+    images = torch.rand(2, 3, 32, 32, generator=generator()) / 2
+    torch.testing.assert_close(model.target(images), model.target(images * 1.5 + 0.2), rtol=1e-3, atol=1e-3)
+    mask = draw_masks(2, size=32, cell=8, patch=8, ratio=0.5, generator=generator())
+    loss, _ = model(images, mask)
+    torch.testing.assert_close(loss, masked_l1(model.target(images), model.reconstruct(images, mask), mask))
+    model.reconstruct = lambda images, mask: model.target(images)
+    torch.testing.assert_close(model.pixels(images, mask), images, rtol=1e-4, atol=1e-4)
 
 
 def test_agrees_with_the_masked_image_modelling_of_the_decoder_on_tokens():

@@ -97,6 +97,7 @@ def test_the_average_distance_is_logged_and_grows_with_the_ratio(bench):
     bench.data["encoders"] = {
         f"r{ratio}": {"method": "simmim", "mask_ratio": ratio / 100} for ratio in (25, 50, 75)
     } | {"range": {"method": "simmim", "mask_ratio": [0.2, 0.8]}}
+    fill(bench["encoders"])
     bench.data["pretrain"]["epochs"] = 1
     found = [read_json(run(bench, name) / "encoder.json")["average_distance"] for name in bench["encoders"]]
     assert found[0] < found[1] < found[2]
@@ -160,7 +161,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(bench, encoder, monkeypatch):
 
 
 TOKEN = "the removal mask_token needs a mask token in the encoder, which only SimMIM pretrains"
-COLOURS = "the removal inpaint needs colours, and this encoder's pretraining predicts normalised patches"
+COLOURS = "the removal inpaint needs colours, and this encoder's pretraining predicts normalised pixels"
 NONE = "the removal inpaint needs the encoder's pretraining network, and this encoder has none"
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from timm.models.beit import Beit
 from torch import nn
+from torch.nn import functional
 
-from unmask.encoders import masked_cells
+from unmask.encoders import WINDOW, masked_cells
 from unmask.models import relative
 from unmask.models.resnet import ConvClassifier
 from unmask.models.vit import Classifier, MaskedImages, in_full_precision
@@ -55,19 +56,42 @@ def masked_l1(target: torch.Tensor, prediction: torch.Tensor, mask: torch.Tensor
     return error.sum() / (pixels.sum() + 1e-5) / channels
 
 
+def windowed(colours: torch.Tensor, window: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of each channel in a square around every pixel: [N, C, H, W] each.
+
+    The square has `window` (odd) pixels a side, less what lies outside of the image; the variance is unbiased. From the
+    official code (its NORM_TARGET).
+    """
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        for kernel in ((window, 1), (1, window)):  # a mean over a rectangle is one of means
+            around = tuple(side // 2 for side in kernel)
+            values = functional.avg_pool2d(values, kernel, 1, around, count_include_pad=False)
+        return values
+
+    inside = torch.ones_like(colours[:1, :1])
+    count = functional.avg_pool2d(inside, window, 1, window // 2, count_include_pad=True) * window**2
+    centre = mean(colours)
+    variance = (mean(colours.square()) - centre.square()) * (count / (count - 1))
+    return centre, (variance.clamp(min=0) + 1e-6).sqrt()
+
+
 class SimMIM(nn.Module):
     """The pretraining network around a classifier's backbone.
 
+    `target` is "pixels", or "normalised": each pixel less the mean of the `target_window` around it, over their
+    deviation.
     `forward(images [N, 3, H, W] in [0, 1], mask bool [N, gh, gw])` gives the loss and its parts, of which there are
     none here. What explainers and pictures ask of every network that reconstructs: `target` and `reconstruct`
-    ([N, 3, H, W], here in the normalised colours in which the loss is taken), `loss`, `pixels` and `colours`.
+    ([N, 3, H, W], here in the units in which the loss is taken), `loss`, `pixels`, and `colours`: whether what it
+    predicts are colours, which can stand in for those removed.
     """
 
     betas = (0.9, 0.999)  # of AdamW
-    colours = True  # what it predicts are colours, which can stand in for those removed
 
-    def __init__(self, **architecture):
+    def __init__(self, *, target: str = "pixels", target_window: int = WINDOW, **architecture):
         super().__init__()
+        self.colours, self.window = target == "pixels", target_window
         # The classifier's head is unused here, and its final norm is SimMIM's: the encoder ends in a LayerNorm.
         self.encoder = Classifier(classes=0, **architecture)
         width, patch = self.encoder.backbone.embed_dim, self.encoder.patch
@@ -83,27 +107,38 @@ class SimMIM(nn.Module):
         return self.loss(self.target(images), self.reconstruct(images, mask), mask), {}
 
     def target(self, images: torch.Tensor) -> torch.Tensor:
-        """What is to be predicted: the pixels, normalised."""
-        return self.encoder.normalise(images)
+        """What is to be predicted, [N, 3, H, W]: normalised colours, or those normalised again within the window."""
+        colours = self.encoder.normalise(images)
+        if self.colours:
+            return colours
+        mean, deviation = windowed(colours, self.window)
+        return (colours - mean) / deviation
 
     def loss(self, target: torch.Tensor, prediction: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """`masked_l1`"""
         return masked_l1(target, prediction, mask)
 
     def reconstruct(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The prediction of every pixel, [N, 3, H, W], normalised colours."""
+        """The prediction of every pixel, [N, 3, H, W], in units of the target."""
         return self.decode(self.encode(MaskedImages(images, ~mask)))
 
     def decode(self, tokens: torch.Tensor) -> torch.Tensor:
-        """From encoded tokens [N, prefix + gh * gw, width] to pixels [N, 3, H, W], normalised colours."""
+        """From encoded tokens [N, prefix + gh * gw, width] to pixels [N, 3, H, W], in units of the target."""
         height, width = self.encoder.grid
         tokens = tokens[:, self.encoder.prefix :].transpose(1, 2)  # [N, D, gh * gw]
         return in_full_precision(self.decoder, tokens.reshape(len(tokens), -1, height, width))
 
     def pixels(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The reconstruction of `images` [N, 3, H, W] under `mask` bool [N, gh, gw] (True = masked), cut to [0, 1]."""
-        normalise = self.encoder.normalise
-        return (self.reconstruct(images, mask) * normalise.std + normalise.mean).clamp(0, 1)
+        """The reconstruction of `images` [N, 3, H, W] under `mask` bool [N, gh, gw] (True = masked), cut to [0, 1].
+
+        Of the target "normalised" it has the mean and deviation that `images` have around each pixel: good for a
+        picture, but of masked patches it tells what was hidden.
+        """
+        normalise, predicted = self.encoder.normalise, self.reconstruct(images, mask)
+        if not self.colours:
+            mean, deviation = windowed(normalise(images), self.window)
+            predicted = predicted * deviation + mean
+        return (predicted * normalise.std + normalise.mean).clamp(0, 1)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """What the encoder makes of whole images: its tokens pooled, [N, width]."""

@@ -55,7 +55,7 @@ def bind(plugin: Plugin, model: Classifier) -> Removal:
     if "pretraining" in plugin.meta.get("needs", []) and model.pretraining is None:
         raise Skip(f"the removal {plugin.id} needs the encoder's pretraining network, and this encoder has none")
     if "colours" in plugin.meta.get("needs", []) and not model.pretraining.network.colours:
-        raise Skip(f"the removal {plugin.id} needs colours, and this encoder's pretraining predicts normalised patches")
+        raise Skip(f"the removal {plugin.id} needs colours, and this encoder's pretraining predicts normalised pixels")
     return Removal(plugin, model)
 
 

@@ -2,7 +2,7 @@
 
 The absent patches are masked, SimMIM or MAE reconstructs them in one pass, and the pixels, cut to [0, 1], go into the
 image. So what is left is a likely image by the model's own lights; a pass through the pretraining network comes with
-each. An MAE that predicts normalised patches does not know their colours, and cannot.
+each. A network that predicts normalised pixels does not know their colours, and cannot.
 """
 
 from __future__ import annotations
