@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 NEEDS = ("accuracy",)
 ACROSS = 4  # panels beside one another
-# What a method minimises: losses of one unit share a panel.
+# What a method minimises, by what it is to predict: losses of one unit share a panel.
 LOSSES = {
-    "simmim": "SimMIM\nL1 of masked pixels",
-    "simmim_siamese": "SimMIM with a contrast\nL1 + weighted InfoNCE",
-    "mae": "MAE\nsquared error of masked patches",
-    "supervised": "pretraining on labels\ncross-entropy",
+    ("simmim", "pixels"): "SimMIM\nL1 of masked pixels",
+    ("simmim", "normalised"): "SimMIM\nL1 of normalised pixels",
+    ("simmim_siamese", "pixels"): "SimMIM with a contrast\nL1 + weighted InfoNCE",
+    ("simmim_siamese", "normalised"): "SimMIM with a contrast\nnormalised L1 + weighted InfoNCE",
+    ("mae", "pixels"): "MAE\nsquared error of masked pixels",
+    ("mae", "normalised"): "MAE\nsquared error of normalised patches",
+    ("supervised", None): "pretraining on labels\ncross-entropy",
 }
 UNSEEN = ("held_out_loss", "val_loss")  # in pretraining, in fine-tuning
 
@@ -50,15 +53,16 @@ def pictures(source: Source) -> Iterator[Picture]:
 
 
 def _pretraining(source: Source) -> Iterator[Panel]:
-    """A panel per loss: a method, and what MAE is to predict."""
+    """A panel per loss."""
     config, units = source.config, {}
     for name in config.pretrained:
         spec = config["encoders"][name]
-        if spec["method"] in LOSSES:
-            units.setdefault((spec["method"], spec.get("target", "")), []).append(name)
-    for (method, target), names in units.items():
+        loss = spec["method"], spec.get("target")
+        if loss in LOSSES:
+            units.setdefault(LOSSES[loss], []).append(name)
+    for title, names in units.items():
         folders = {name: [source.layout.encoder(name, seed) for seed in config["seeds"]["pretrain"]] for name in names}
-        yield Panel(LOSSES[method] + (f", {target}" if target else ""), _read(folders))
+        yield Panel(title, _read(folders))
 
 
 def _finetuning(source: Source) -> Iterator[Panel]:
