@@ -67,7 +67,10 @@ def passes(config: Config) -> dict[str, Passes]:
 
 
 def minutes(config: Config, speed: Speed, cores: int) -> float:
-    """Wall minutes of the whole DAG on `cores` cores, if they are idle and share the work evenly."""
+    """Wall minutes of the DAG's model passes and process starts on `cores` cores that are idle and share them evenly.
+
+    A lower bound: the default run took 1.4 times, small configs up to four times as long.
+    """
     work = sum(cost.forward * speed.forward + cost.backward * speed.backward for cost in passes(config).values())
     return (work + sum(jobs(config).values()) * speed.start) / cores / 60
 
