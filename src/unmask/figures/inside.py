@@ -48,8 +48,9 @@ def pictures(source: Source) -> Iterator[Picture]:
 
 
 def looks(source: Source) -> dict[str, dict[str, Any]]:
-    """Colour and marker of every encoder; one without pretraining is grey and hollow."""
+    """Colour and marker of every encoder; those without pretraining are grey and hollow."""
     pretrained = source.config.pretrained
+    plain = [name for name in source.config["encoders"] if name not in pretrained]
     found = {}
     for name in source.config["encoders"]:
         if name in pretrained:
@@ -63,7 +64,7 @@ def looks(source: Source) -> dict[str, dict[str, Any]]:
         else:
             found[name] = {
                 "color": style.CONTROL,
-                "marker": "o",
+                "marker": style.MARKERS[plain.index(name) % len(style.MARKERS)],
                 "markerfacecolor": "#FFFFFF",
                 "linestyle": (0, (4, 2)),
             }

@@ -26,8 +26,8 @@ LOSSES = {
     ("simmim", "normalised"): "SimMIM\nL1 of normalised pixels",
     ("simmim_siamese", "pixels"): "SimMIM with a contrast\nL1 + weighted InfoNCE",
     ("simmim_siamese", "normalised"): "SimMIM with a contrast\nnormalised L1 + weighted InfoNCE",
-    ("mae", "pixels"): "MAE\nsquared error of masked pixels",
-    ("mae", "normalised"): "MAE\nsquared error of normalised patches",
+    ("mae", "pixels"): "MAE\nMSE of masked pixels",
+    ("mae", "normalised"): "MAE\nMSE of normalised patches",
     ("supervised", None): "pretraining on labels\ncross-entropy",
 }
 UNSEEN = ("held_out_loss", "val_loss")  # in pretraining, in fine-tuning
