@@ -27,8 +27,11 @@ def each(tasks: Sequence[Callable[[], T]], jobs: int = 1) -> list[T]:
         if jobs < 2 or "fork" not in multiprocessing.get_all_start_methods():
             return [task() for task in tasks]
         _tasks = tasks
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), threadpool_limits, (1,)) as pool:
-            return list(pool.map(_run, range(len(tasks))))
+        try:
+            with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), threadpool_limits, (1,)) as pool:
+                return list(pool.map(_run, range(len(tasks))))
+        finally:
+            _tasks = ()  # and with them what they hold
 
 
 def _run(place: int) -> object:

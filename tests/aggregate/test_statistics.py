@@ -230,3 +230,35 @@ def test_a_resample_without_the_scores_of_a_domain_has_the_mean_of_the_others():
     means = pool(cell([[1.0], [1.0]]), rare, resamples=300).scores.means[:, 0]
     assert set(means.tolist()) == {1.0, 3.0}
     assert (means == 1).mean() == pytest.approx(0.6**5, abs=0.05)
+
+
+@pytest.mark.parametrize("method", ["linear", "inverted_cdf"])
+def test_bounds_are_numpys_quantiles_of_the_resamples_that_hold_a_score(method):
+    rng = np.random.default_rng(0)
+    resampled = rng.normal(size=(777, 12)).round(1)  # with ties
+    resampled[rng.random((777, 12)) < np.linspace(0, 0.9, 12)] = np.nan
+    resampled[:, 5] = np.nan
+    if method == "inverted_cdf":  # as places between chance and ceiling have
+        resampled[3, 0] = np.inf
+    images, domains = np.arange(4, 16), np.repeat([1, 3], 6)
+    low, high = interval(resampled, 0.95, images, domains, method)
+    for i, (n, d) in enumerate(zip(images, domains, strict=True)):
+        tail = float(tails(0.95, n, d))
+        held = resampled[:, i][~np.isnan(resampled[:, i])]
+        expected = np.quantile(held, [tail, 1 - tail], method=method) if len(held) else [np.nan, np.nan]
+        np.testing.assert_array_equal([low[i], high[i]], expected)
+    alone, _ = interval(resampled, 0.95, 1)
+    assert np.isnan(alone).all(), "one image has no interval"
+
+
+@pytest.mark.parametrize("direction", ["higher", "lower"])
+def test_ranks_are_scipys_with_ties_and_the_missing_last(direction):
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(size=(40, 9)), rng.integers(0, 4, (40, 9)), np.full((2, 9), np.nan)])
+    values[rng.random(values.shape) < 0.1] = np.nan
+    before = values.copy()
+    cost = np.where(np.isnan(values), np.inf, -values if direction == "higher" else values)
+    np.testing.assert_array_equal(rank(values, direction), scipy.stats.rankdata(cost, axis=-1))
+    np.testing.assert_array_equal(values, before)
+    almost = np.array([1.0, 1.0 + 1e-14, 0.0])
+    assert rank(almost, direction).tolist() == ([1.5, 1.5, 3] if direction == "higher" else [2.5, 2.5, 1])

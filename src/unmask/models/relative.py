@@ -10,6 +10,7 @@ just that; the official fine-tuning gives each block a table of its own, which B
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from timm.layers import resize_rel_pos_bias_table
@@ -24,34 +25,14 @@ DEVIATION = 0.02  # of initial weights
 TABLE = "relative_position_bias_table"
 
 
-def build(
-    *,
-    size: int,
-    patch: int,
-    width: int,
-    depth: int,
-    heads: int,
-    mlp_ratio: float,
-    classes: int,
-    pooling: str,
-    drop_path: float,
-    shared: bool,
-) -> Beit:
-    """SimMIM's ViT with fresh weights; `shared` = one table of biases for all blocks."""
+def build(*, shared: bool, **sizes: Any) -> Beit:
+    """SimMIM's ViT with fresh weights; `shared` = one table of biases for all blocks, `sizes` as timm names them."""
     backbone = Beit(
-        img_size=size,
-        patch_size=patch,
-        embed_dim=width,
-        depth=depth,
-        num_heads=heads,
-        mlp_ratio=mlp_ratio,
-        num_classes=classes,
-        global_pool=pooling,
-        drop_path_rate=drop_path,
         init_values=LAYER_SCALE,
         use_abs_pos_emb=False,
         use_rel_pos_bias=not shared,
         use_shared_rel_pos_bias=shared,
+        **sizes,
     )
     return initialise(backbone)
 

@@ -106,32 +106,21 @@ class Classifier(nn.Module):
         position: str = "absolute",
     ):
         super().__init__()
+        sizes = {
+            "img_size": size,
+            "patch_size": patch,
+            "embed_dim": width,
+            "depth": depth,
+            "num_heads": heads,
+            "mlp_ratio": mlp_ratio,
+            "num_classes": classes,
+            "global_pool": pooling,
+            "drop_path_rate": drop_path,
+        }
         if position == "absolute":
-            backbone: VisionTransformer | Beit = VisionTransformer(
-                img_size=size,
-                patch_size=patch,
-                embed_dim=width,
-                depth=depth,
-                num_heads=heads,
-                mlp_ratio=mlp_ratio,
-                num_classes=classes,
-                class_token=pooling == "token",
-                global_pool=pooling,
-                drop_path_rate=drop_path,
-            )
+            backbone: VisionTransformer | Beit = VisionTransformer(class_token=pooling == "token", **sizes)
         else:
-            backbone = relative.build(
-                size=size,
-                patch=patch,
-                width=width,
-                depth=depth,
-                heads=heads,
-                mlp_ratio=mlp_ratio,
-                classes=classes,
-                pooling=pooling,
-                drop_path=drop_path,
-                shared=position == "relative",
-            )
+            backbone = relative.build(shared=position == "relative", **sizes)
         self._hold(backbone, Normalise())
 
     @classmethod
